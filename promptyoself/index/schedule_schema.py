@@ -72,6 +72,7 @@ def _rest_to_json(state: State) -> dict[str, Any]:
         "replies": [schema.without_defaults(reply) for reply in state.replies.values()],
         "notices": [schema.without_defaults(notice) for notice in state.notices.values()],
         "digests": state.digests,
+        "told_agents": state.told_agents,
     }
     return schema.common_to_json(
         state,
@@ -90,6 +91,7 @@ def _rest_from_json(body: Mapping[str, Any]) -> State:
         replies={slot_key(reply.id, reply.slot): reply for reply in replies},
         notices={notice.notice: notice for notice in notices},
         digests=dict(body.get("digests", ())),
+        told_agents=dict(body.get("told_agents", ())),
         **schema.common_from_json(body),
     )
 

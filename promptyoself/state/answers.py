@@ -2,7 +2,7 @@
 
 from promptyoself.events import records
 from promptyoself.events.kinds import KEEP_REPLY, NoticeKind
-from promptyoself.state.fold import Folded
+from promptyoself.state.fold import Folded, add
 from promptyoself.state.schedules import (
     AwaitedReply,
     OpenSlot,
@@ -10,6 +10,7 @@ from promptyoself.state.schedules import (
     Schedule,
     State,
     slot_key,
+    told_key,
 )
 
 NOTICE_PREFIX = "ntc_"
@@ -67,12 +68,23 @@ def owe(
     notice: str | None,
 ) -> None:
     """From this event on, a destination is to be told of it, if it names one."""
-    if to is None or notice is None or not notice.startswith(NOTICE_PREFIX):
+    if to is None or notice is None:
+        return
+    if not notice.startswith(NOTICE_PREFIX):
+        _count_for_agent(state, event, schedule, to)
         return
     where = place_of(event)
     state.notices[notice] = OwedNotice(
         notice, to, kind, schedule.id, schedule.agent_id, slot, where, event.ts
     )
+
+
+def _count_for_agent(state: State, event: Folded, schedule: Schedule, to: str) -> None:
+    """Those that were refused count too, so that the first refusal can be told from the others."""
+    hour = event.ts[:13]
+    if not next(iter(state.told_agents), hour).startswith(hour):
+        state.told_agents.clear()
+    add(state.told_agents, told_key(event.ts, schedule.agent_id, to), 1)
 
 
 def settle_notice(state: State, record: records.NoticeSent | records.NoticeFailed) -> None:

@@ -173,6 +173,9 @@ class State(NamedTuple):
     replies: dict[str, AwaitedReply]  # by slot_key
     notices: dict[str, OwedNotice]  # by their own ids, those that are owed longest first
     digests: dict[str, str]  # by destination: the end of the time that it was told of last
+    # How many notices each agent's schedules had for each destination that is an agent, in the
+    # latest hour that had any: by `told_key`.
+    told_agents: dict[str, int]
     newer: str | None = None  # the first event that this software is too old to read
     losses: Losses = NO_LOSSES  # the gaps in the log
 
@@ -191,6 +194,7 @@ class State(NamedTuple):
             replies=dict(self.replies),
             notices=dict(self.notices),
             digests=dict(self.digests),
+            told_agents=dict(self.told_agents),
             losses=self.losses.copy(),
         )
 
@@ -274,7 +278,7 @@ CATCH_UP_PAUSE = timedelta(seconds=60)
 
 _ONE_OF = {status: tuple(int(status == other) for other in STATUSES) for status in STATUSES}
 
-EMPTY = State(schedule_table(), {}, agent_table(), {}, {}, {}, {}, {})
+EMPTY = State(schedule_table(), {}, agent_table(), {}, {}, {}, {}, {}, {})
 """Before the first event."""
 
 
@@ -290,6 +294,12 @@ def spec_hash(schedule: Schedule) -> str:
     :data:`~promptyoself.events.schedule_fields.SPECIFIED`. The policy is among them, since any
     modification voids an approval."""
     return content_hash({name: getattr(schedule, name) for name in SPECIFIED})
+
+
+def told_key(at: str, agent_id: str, to: str) -> str:
+    """The hour of an instant, the agent whose schedules have something to tell, and the destination
+    that is told: what notices for agents are counted by."""
+    return f"{at[:13]}|{agent_id}|{to}"
 
 
 def slot_key(id_: str, slot: str) -> str:

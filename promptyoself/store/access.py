@@ -40,6 +40,7 @@ class View(Generic[S]):
                 replies={key: value for key, value in replies if value.agent_id == self.agent_id},
                 notices={key: value for key, value in notices if value.agent_id == self.agent_id},
                 digests={},  # each tells of every agent
+                told_agents={},
             )
         return own
 

@@ -151,7 +151,7 @@ def test_incremental_is_full(history: list[Envelope], cut: int) -> None:
     for event in history:
         one_by_one = fold(one_by_one, [event])
     assert one_by_one == full
-    assert State(schedule_table(), {}, agent_table(), {}, {}, {}, {}, {}) == EMPTY
+    assert State(schedule_table(), {}, agent_table(), {}, {}, {}, {}, {}, {}) == EMPTY
 
 
 @settings(max_examples=rounds(80), deadline=None)

@@ -105,7 +105,11 @@ class World:
     def add(self, records: Iterable[tuple[Record, str | None]]) -> None:
         """Append events now, and the notices that they call for."""
         ts, drafts = self.ts, [Draft(record, id_, ACTOR) for record, id_ in records]
-        drafts = with_notices(self.state, drafts, self.now, self.settings.caps, self.warned.append)
+        settings = self.settings
+        drafts = with_notices(
+            *(self.state, drafts, self.now, settings.caps, settings.destinations),
+            self.warned.append,
+        )
         for record, id_, actor in drafts:
             version, type_, data = write_event(record)
             event = Envelope(version, len(self.events) + 1, ts, type_, id_, actor, data, "")

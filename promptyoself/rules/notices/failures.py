@@ -1,32 +1,29 @@
-"""Notices: the agent that a schedule names with ``--on-failure`` is told when that has failed.
+"""Notices: whom a schedule names with ``--on-failure`` is told when that has failed.
 
-A notice is a prompt like any other, registered in the same append as the event that it tells of. So
-it has an id, a history and an audit, waits its turn, and is charged to the agent that is told. It
-names nobody to be told of its own failure, so no notice makes another.
+That is an agent, or a destination. How an agent is told: :mod:`.to_agents`. What a destination is
+told is sent once the event is in the log, which names the notice.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from promptyoself.core.ids import schedule_id
+from promptyoself.core.ids import notice_id
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.setting_values import Destination
 from promptyoself.core.settings import Caps
-from promptyoself.events.draft import FOR, Draft
+from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import MISSED
 from promptyoself.events.records import (
     DeliveryFailed,
+    DeliveryReplied,
     DeliverySkipped,
+    DeliveryUnanswered,
     Record,
     ScheduleCompleted,
-    ScheduleRegistered,
 )
-from promptyoself.events.schedule_fields import DEFAULT_GRACE, content_of
-from promptyoself.rules.placement import id_for_content
+from promptyoself.rules.notices.to_agents import AgentNotices, agent_of, answer_text
 from promptyoself.rules.slots import MISFIRE_TOLERANCE
 from promptyoself.state.schedules import Schedule, State, slot_key
-
-ACTOR = {"via": "loop", "who": "promptyoself"}
 
 _ONE_INCIDENT = timedelta(hours=1)
 """Slots that are missed within this time of a notice make no other, so that a loop that goes up and
@@ -34,13 +31,19 @@ down makes one notice."""
 
 
 def with_notices(
-    state: State, drafts: Sequence[Draft], now: datetime, caps: Caps, warn: Callable[[str], None]
+    state: State,
+    drafts: Sequence[Draft],
+    now: datetime,
+    caps: Caps,
+    destinations: Mapping[str, Destination],
+    warn: Callable[[str], None],
 ) -> list[Draft]:
     """What was decided on a state, and the notices that it calls for.
 
     There is one notice for each schedule that is parked, that ends as failed, or whose slots were
-    missed. It tells the worst of these. ``warn`` gets a sentence for each notice that can't be
-    given, because the agent that is to be told has no room for another schedule.
+    missed. It tells the worst of these. Answers that go to a destination name their notice already;
+    where that destination is an agent, the notice is a schedule. ``warn`` gets a sentence for each
+    notice that can't be given.
     """
     worst: dict[str, int] = {}  # per schedule, the position of the draft that says it
     gravities = [_gravity(state, draft, now) for draft in drafts]
@@ -49,29 +52,31 @@ def with_notices(
         if gravities[index] > (gravities[worst[id_]] if id_ in worst else 0):
             worst[id_] = index
     noticed = list(drafts)
-    registrations: dict[str, Draft] = {}  # by id
-    added: Counter[str] = Counter()  # per agent
+    to_agents = AgentNotices(state, now, caps, warn)
     for id_, index in worst.items():
-        schedule = state.schedules[id_]
-        agent_id = schedule.on_failure or ""
-        notice = _notice(schedule, agent_id, _message(schedule, drafts, drafts[index].record), now)
-        name, salt, existing = id_for_content(state, notice)
-        while existing is None and name in registrations:
-            salt += 1
-            name = schedule_id(content_of(notice), salt)
-        if existing is None:
-            if state.agent(agent_id).active + added[agent_id] >= caps.max_active_per_agent:
-                name = "too_many_schedules"
-                warn(
-                    f"{agent_id} could not be told of {id_}: it has as many active schedules as "
-                    "are allowed."
-                )
-            else:
-                added[agent_id] += 1
-                actor = {**ACTOR, FOR: agent_id}
-                registrations[name] = Draft(notice._replace(salt=salt or None), name, actor)
-        noticed[index] = noticed[index]._replace(record=_with_name(drafts[index].record, name))
-    return [*noticed, *registrations.values()]
+        schedule, record, to = state.schedules[id_], drafts[index].record, None
+        agent_id = schedule.on_failure
+        if agent_id is None:
+            to = schedule.failure_to
+            agent_id = agent_of(destinations, to)
+        if agent_id is None:
+            # By its time: a slot that a clock passed too early may be missed a second time.
+            name = notice_id(to or "", "failure", id_, format_utc(now))
+        else:
+            own = [draft.record for draft in drafts if draft.id == id_]
+            text = failure_text(schedule, own, record)
+            name = to_agents.give(schedule, agent_id, text, "on_failure", to)
+        noticed[index] = noticed[index]._replace(record=_with_name(record, name, to))
+    for index, draft in enumerate(drafts):
+        record = draft.record
+        if isinstance(record, DeliveryReplied | DeliveryUnanswered):
+            agent_id = agent_of(destinations, record.to)
+            if agent_id is not None:
+                schedule = state.schedules[draft.id or ""]
+                text = answer_text(schedule, record)
+                name = to_agents.give(schedule, agent_id, text, "reply_to", record.to)
+                noticed[index] = draft._replace(record=record._replace(notice=name))
+    return [*noticed, *to_agents.drafts]
 
 
 def _gravity(state: State, draft: Draft, now: datetime) -> int:
@@ -81,7 +86,9 @@ def _gravity(state: State, draft: Draft, now: datetime) -> int:
     if not isinstance(record, DeliveryFailed | DeliverySkipped | ScheduleCompleted):
         return 0
     schedule = state.schedules.get(draft.id or "")
-    if schedule is None or schedule.on_failure is None or record.notice is not None:
+    if schedule is None or record.notice is not None:
+        return 0
+    if schedule.on_failure is None and schedule.failure_to is None:
         return 0
     if isinstance(record, ScheduleCompleted):
         return 3 if record.status == "failed" else 0
@@ -101,10 +108,10 @@ def _is_missed(state: State, schedule: Schedule, record: DeliverySkipped, now: d
     return noticed_at is None or now >= parse_utc(noticed_at) + _ONE_INCIDENT
 
 
-def _message(schedule: Schedule, drafts: Sequence[Draft], worst: Record) -> str:
-    """What has happened, in words that no user can change."""
+def failure_text(schedule: Schedule, own: Sequence[Record], worst: Record) -> str:
+    """What has happened, in words that no user can change. ``own`` are the events of the schedule
+    that were decided at once."""
     whose = f"The schedule {schedule.id} of {schedule.agent_id}"
-    own = [draft.record for draft in drafts if draft.id == schedule.id]
     if isinstance(worst, ScheduleCompleted):
         return f"{whose}, which was to be delivered once, has failed: {_reason(own)}."
     if isinstance(worst, DeliveryFailed):
@@ -132,25 +139,6 @@ def _reason(records: Iterable[Record]) -> str:
     return why
 
 
-def _notice(schedule: Schedule, agent_id: str, text: str, now: datetime) -> ScheduleRegistered:
-    at = format_utc(now)
-    return ScheduleRegistered(
-        agent_id,
-        f"[promptyoself] {text}",
-        "once",
-        at,
-        "UTC",
-        at,
-        at,
-        tier=0,
-        misfire="coalesce",
-        grace=DEFAULT_GRACE,
-        reason=f"on_failure of {schedule.id}",
-        # Of another agent, its id alone tells where it is.
-        target=schedule.target if agent_id == schedule.agent_id else None,
-    )
-
-
-def _with_name(record: Record, name: str) -> Record:
+def _with_name(record: Record, name: str, to: str | None) -> Record:
     assert isinstance(record, DeliveryFailed | DeliverySkipped | ScheduleCompleted)
-    return record._replace(notice=name)
+    return record._replace(notice=name, to=to)

@@ -89,6 +89,7 @@ class Dispatcher:
         self._looked_at: datetime | None = None  # the clock of the latest pass that wasn't quiet
         self._alarms: list[str] = []  # of the latest decision
         self._state: State | None = None  # of this pass, unless the pass has changed it
+        self.destinations = store.settings.destinations  # as they are defined now
 
     @property
     def idle(self) -> bool:
@@ -337,7 +338,8 @@ class Dispatcher:
         return drafts, report, state
 
     def _with_notices(self, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
-        drafts = with_notices(state, drafts, now, self._store.settings.caps, self._warn_seldom)
+        caps = self._store.settings.caps
+        drafts = with_notices(state, drafts, now, caps, self.destinations, self._warn_seldom)
         self._alarms = list(alarms(state, drafts))
         return drafts
 

@@ -246,6 +246,8 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
     """What the log is to have of a policy; ``None`` where it is unset."""
     if field.form == "tags":
         return text_limits.check_tags([tag for tag in value if tag]) or None
+    if field.form == "destination" and settings.only_agent is not None:
+        raise _destinations_are_the_operators(settings.only_agent, _option(field.name))
     if field.type is bool or (field.can_be_unset and not value):
         return value or None
     if field.form == "duration":
@@ -253,7 +255,7 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
     if field.form == "destination":
         return require_destination(settings, value, _option(field.name))
     if field.form == "agent":
-        if value in settings.destinations:
+        if settings.only_agent is None and value in settings.destinations:
             return value
         option = _option(field.name)
         if settings.only_agent not in (None, text_limits.check_agent_id(value, option)):
@@ -265,10 +267,18 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
 
 def _whom_to_tell(whom: str | None, settings: Settings) -> dict[str, str | None]:
     """The fields that ``--on-failure`` gives: a destination, if there is one of that name, else an
-    agent."""
-    if whom is not None and whom in settings.destinations:
+    agent. A caller who is pinned to an agent names agents alone."""
+    if settings.only_agent is None and whom is not None and whom in settings.destinations:
         return {"on_failure": None, "failure_to": whom}
     return {"on_failure": whom, "failure_to": None}
+
+
+def _destinations_are_the_operators(agent_id: str, option: str) -> PromptyoselfError:
+    return PromptyoselfError(
+        "forbidden_destination",
+        f"{option} can't be given by a caller who is pinned to {agent_id!r}.",
+        "Where answers go is the operator's choice, and so is what a destination gets.",
+    )
 
 
 def require_destination(settings: Settings, name: str, option: str) -> str:

@@ -216,4 +216,8 @@ def with_notice(store: Store, state: State, drafts: list[Draft], now: datetime) 
         return drafts
     from promptyoself.rules.notices.failures import with_notices
 
-    return with_notices(store.unpinned_state(state), drafts, now, store.settings.caps, store.warn)
+    settings = store.settings
+    return with_notices(
+        *(store.unpinned_state(state), drafts, now, settings.caps, settings.destinations),
+        store.warn,
+    )
