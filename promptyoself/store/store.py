@@ -15,6 +15,7 @@ from promptyoself.state.schedules import CHAIN, State
 from promptyoself.store.chain import Chain, Result
 
 if TYPE_CHECKING:
+    from promptyoself.ledger.sole_role import SoleRole
     from promptyoself.ledger.worker_locks import WorkerLocks
     from promptyoself.state.desires import Desires
 
@@ -56,6 +57,12 @@ class Store(Chain[State]):
         import promptyoself.state.apply  # noqa: F401
 
         return super().transact(now, decide)
+
+    def role(self, name: str) -> SoleRole:
+        """A role that one process has at a time in this data directory."""
+        from promptyoself.ledger.sole_role import SoleRole
+
+        return SoleRole(self.settings.var / f"{name}.lock")
 
     def prepare_workers(self) -> None:
         """Make the folder in which workers hold their locks."""

@@ -336,6 +336,8 @@ def _pass(report: Report) -> answers.Executed:
         answer["skipped"] = report.skipped
     if report.replies:
         answer["replies"] = cast("list[answers.ReplyLine]", report.replies)
+    if report.notices:
+        answer["notices"] = cast("list[answers.NoticeLine]", report.notices)
     return answer
 
 

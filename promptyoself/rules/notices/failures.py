@@ -64,7 +64,7 @@ def with_notices(
             name = notice_id(to or "", "failure", id_, format_utc(now))
         else:
             own = [draft.record for draft in drafts if draft.id == id_]
-            text = failure_text(schedule, own, record)
+            text = failure_text(id_, schedule.agent_id, own, record)
             name = to_agents.give(schedule, agent_id, text, "on_failure", to)
         noticed[index] = noticed[index]._replace(record=_with_name(record, name, to))
     for index, draft in enumerate(drafts):
@@ -108,16 +108,16 @@ def _is_missed(state: State, schedule: Schedule, record: DeliverySkipped, now: d
     return noticed_at is None or now >= parse_utc(noticed_at) + _ONE_INCIDENT
 
 
-def failure_text(schedule: Schedule, own: Sequence[Record], worst: Record) -> str:
+def failure_text(id_: str, agent_id: str, own: Sequence[Record], worst: Record) -> str:
     """What has happened, in words that no user can change. ``own`` are the events of the schedule
     that were decided at once."""
-    whose = f"The schedule {schedule.id} of {schedule.agent_id}"
+    whose = f"The schedule {id_} of {agent_id}"
     if isinstance(worst, ScheduleCompleted):
         return f"{whose}, which was to be delivered once, has failed: {_reason(own)}."
     if isinstance(worst, DeliveryFailed):
         return (
             f"{whose} is parked: its deliveries keep failing, the last one with {worst.code}. "
-            f"`promptyoself resume --id {schedule.id}` lets it run again."
+            f"`promptyoself resume --id {id_}` lets it run again."
         )
     missed = [
         record for record in own if isinstance(record, DeliverySkipped) and record.why in MISSED

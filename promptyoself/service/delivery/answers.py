@@ -66,10 +66,27 @@ class ReplyLine(TypedDict):
     error: NotRequired[str]
 
 
+class NoticeLine(TypedDict):
+    """What became of one notice for a destination. Its words are not in it."""
+
+    notice: str
+    to: str
+    kind: str
+    id: NotRequired[ScheduleId]
+    slot: NotRequired[Instant | None]
+    agent_id: str | None
+    tries: int
+    sent: bool
+    code: NotRequired[str]
+    error: NotRequired[str]
+    retry_at: NotRequired[Instant]
+
+
 class Executed(TypedDict):
     """What ``execute`` answers."""
 
     executed: Annotated[list[DeliveryLine], "A line for each prompt that was tried."]
     skipped: NotRequired[Annotated[list[dict[str, Any]], "Slots for which nothing was tried."]]
     replies: NotRequired[Annotated[list[ReplyLine], "A line for each answer that was read."]]
+    notices: NotRequired[Annotated[list[NoticeLine], "A line for each notice that was sent."]]
     message: AnswerMessage

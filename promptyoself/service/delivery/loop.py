@@ -17,7 +17,8 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events.target_names import TargetName
 from promptyoself.rules.due import due
 from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
-from promptyoself.service.delivery.report import Report, nothing_done
+from promptyoself.service.delivery.notifier import Notifier
+from promptyoself.service.delivery.report import Report, nothing_done, of_notices
 from promptyoself.service.delivery.sealer import Sealer
 from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.service.upkeep.clock_trust import ClockTrust
@@ -35,6 +36,12 @@ _TROUBLE_PAUSE = 5.0
 
 _STOP_PATIENCE = 5.0
 """Seconds for deliveries under way when the loop is asked to stop; Docker kills after 10."""
+
+_NOTICE_PATIENCE = 2.0
+"""Then for notices under way, which would be sent again otherwise."""
+
+_SENDING_SECONDS = 0.05
+"""Seconds after which a loop looks whether a notice was taken, while one is being sent."""
 
 
 class StopFlag:
@@ -109,7 +116,11 @@ def execute_once(
     only = store.settings.only_agent
     claimed = any(slot.worker and only in (None, slot.agent_id) for slot in state.open.values())
     awaited = any(only in (None, reply.agent_id) for reply in state.replies.values())
-    if not claimed and not awaited and next(due(state, format_utc(began), only), None) is None:
+    # Notices tell of all agents, and where they go is the operator's business.
+    notifier = None if only is not None else Notifier(store, clock)
+    owed = notifier is not None and notifier.has_work(state, began)
+    is_due = next(due(state, format_utc(began), only), None) is not None
+    if not (claimed or awaited or owed or is_due):
         record_pass(store, began)
         return nothing_done()
     store.prepare_workers()
@@ -123,18 +134,28 @@ def execute_once(
         try:
             while stop.why is None:
                 report = dispatcher.tick(clock(), until=began)
+                if notifier is not None:
+                    report.notices.extend(notifier.tick(clock()))
                 total.add(report)
-                if dispatcher.idle and not report:
+                sending = notifier is not None and not notifier.idle
+                if dispatcher.idle and not report and not sending:
                     break
                 seconds_left = end - time.monotonic()
                 if seconds_left <= 0:
                     break
                 if not dispatcher.idle:
                     dispatcher.wait(min(seconds_left, _POLL_SECONDS))
+                elif notifier is not None and sending:
+                    notifier.wait(min(seconds_left, _POLL_SECONDS))
             why = stop.why or ("done" if dispatcher.idle else "deadline")
             total.add(dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
+            if notifier is not None:
+                patience = 0.0 if stop.why is None else _NOTICE_PATIENCE
+                total.notices.extend(notifier.stop(patience))
         finally:
             dispatcher.close()  # before our lock goes, after which we count as dead
+            if notifier is not None:
+                notifier.close()
     record_pass(store, began)  # not before: a pass that fails is none
     return total
 
@@ -177,7 +198,10 @@ def run_loop(
         )
         clock_trust = ClockTrust(store, worker)
         sealer = Sealer(store)
-        loop = _Loop(store, dispatcher, clock, worker, stop, emit, heartbeat or Heartbeat())
+        notifier = Notifier(store, clock)
+        loop = _Loop(
+            store, dispatcher, notifier, clock, worker, stop, emit, heartbeat or Heartbeat()
+        )
         loop.beat()
         announced = False
         try:
@@ -193,9 +217,9 @@ def run_loop(
                         distrust = clock_trust.check(clock(), trusted.leap, stamp)
                         loop.heartbeat.clock = distrust
                         dispatcher.hold(claims=distrust != "")
-                    loop.report(dispatcher.tick(clock(), stamp=stamp))
+                    loop.make_pass(stamp)
                     sealer.seal_if_due(clock())
-                    wake = dispatcher.next_wake(clock())
+                    wake = loop.next_wake()
                     loop.passed(wake, interval)
                 except (PromptyoselfError, OSError) as error:
                     if not _may_pass(error, announced=announced):
@@ -206,11 +230,13 @@ def run_loop(
                 loop.heartbeat.troubles = dispatcher.troubles
                 loop.sleep(pause, wake, stamp)
             loop.report(dispatcher.stop(stop.why, _STOP_PATIENCE))
+            loop.report(of_notices(notifier.stop(_NOTICE_PATIENCE)))
         except PromptyoselfError as error:
             store.log.record(error.message, level="error", state="ended", code=error.code)
             raise
         finally:
             dispatcher.close()
+            notifier.close()
             sealer.close()
             clock_trust.leave()
 
@@ -221,6 +247,7 @@ class _Loop:
 
     store: Store
     dispatcher: Dispatcher
+    notifier: Notifier
     clock: Callable[[], datetime]
     worker: str
     stop: StopFlag
@@ -228,6 +255,20 @@ class _Loop:
     heartbeat: Heartbeat
     beat_at: float = float("-inf")  # when the next sign of life is due
     damage: str = ""  # what the latest warning said of a log that isn't whole
+
+    def make_pass(self, stamp: object) -> None:
+        """Deliver what is due, and send what is owed, as far as the clock is trusted."""
+        self.dispatcher.destinations = self.notifier.destinations
+        self.report(self.dispatcher.tick(self.clock(), stamp=stamp))
+        if not self.heartbeat.clock:
+            self.report(of_notices(self.notifier.tick(self.clock(), stamp)))
+
+    def next_wake(self) -> datetime | None:
+        """When to make the next pass, as far as the clock decides."""
+        wakes = [self.dispatcher.next_wake(self.clock())]
+        if not self.heartbeat.clock:
+            wakes.append(self.notifier.next_wake)
+        return min((wake for wake in wakes if wake is not None), default=None)
 
     def report(self, report: Report) -> None:
         """Tell what a pass did."""
@@ -276,7 +317,10 @@ class _Loop:
         while self.stop.why is None and (seconds_left := end - time.monotonic()) > 0:
             if wake is not None:
                 seconds_left = min(seconds_left, (wake - self.clock()).total_seconds())
-            if seconds_left <= 0 or self.dispatcher.wait(min(seconds_left, _POLL_SECONDS)):
+            longest = _POLL_SECONDS if self.notifier.idle else _SENDING_SECONDS
+            if seconds_left <= 0 or self.dispatcher.wait(min(seconds_left, longest)):
+                return
+            if self.notifier.has_news():
                 return
             if not self.heartbeat.error:
                 self.beat()

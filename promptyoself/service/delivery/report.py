@@ -9,6 +9,7 @@ class Report(NamedTuple):
     executed: list[dict[str, Any]]  # a line per slot that was tried, or has its outcome
     skipped: list[dict[str, Any]]  # a line per range of skipped slots
     replies: list[dict[str, Any]]  # a line per answer that was read, or won't come
+    notices: list[dict[str, Any]]  # a line per notice that was sent, or wasn't taken
 
     def __bool__(self) -> bool:
         return any(self)
@@ -21,4 +22,9 @@ class Report(NamedTuple):
 
 def nothing_done() -> Report:
     """The report of a pass that has nothing to tell."""
-    return Report([], [], [])
+    return Report([], [], [], [])
+
+
+def of_notices(lines: list[dict[str, Any]]) -> Report:
+    """The report of what became of notices."""
+    return nothing_done()._replace(notices=lines)

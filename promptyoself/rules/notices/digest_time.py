@@ -1,0 +1,52 @@
+"""When a destination gets its digest, and which time that tells of. Pure.
+
+A digest comes once a day, at a time of the clock on the wall. A time that clocks jump over comes
+right after the jump, and one that they show twice comes the first time, as for schedules.
+"""
+
+import re
+from datetime import datetime, time, timedelta, tzinfo
+
+from promptyoself.core.times import DAY, is_zone, midnight, to_instant, wall_time
+
+_LATEST_FIRST = timedelta(hours=1)
+"""How late the first digest may come. A destination that was defined later in the day gets its
+first one on the next."""
+
+_DIGEST = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?:\s+(\S+))?")
+
+
+def read_digest(text: str) -> tuple[time, str | None] | None:
+    """The time of day that a destination's setting names, and the zone if it names one; ``None``
+    where it isn't understood: ``08:00``, or ``08:00 Europe/Berlin``."""
+    match = _DIGEST.fullmatch(text.strip())
+    if match is None or (match[3] is not None and not is_zone(match[3])):
+        return None
+    return time(int(match[1]), int(match[2])), match[3]
+
+
+def due_digest(
+    at: time, zone: tzinfo, last_until: datetime | None, now: datetime
+) -> tuple[datetime, datetime] | None:
+    """The time that a digest is to tell of, without its beginning and with its end; ``None`` where
+    none is due. ``last_until`` is the end of the time that the digest before told of.
+
+    However many were missed, there is one that tells of the whole time.
+    """
+    before, latest = [instant for instant in _around(at, zone, now) if instant <= now][-2:]
+    if last_until is None:
+        return (before, latest) if now - latest <= _LATEST_FIRST else None
+    return (last_until, latest) if last_until < latest else None
+
+
+def next_digest(at: time, zone: tzinfo, now: datetime) -> datetime:
+    """When the next digest becomes due, after ``now``."""
+    return next(instant for instant in _around(at, zone, now) if instant > now)
+
+
+def _around(at: time, zone: tzinfo, now: datetime) -> list[datetime]:
+    """The times of digests from some days before to some days after an instant. Where a zone has
+    left out a day, two of them are one."""
+    today = midnight(wall_time(now, zone))
+    wall = timedelta(hours=at.hour, minutes=at.minute)
+    return sorted({to_instant(today + day * DAY + wall, zone) for day in range(-4, 4)})
