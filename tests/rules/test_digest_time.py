@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptyoself.rules.notices.digest_time import due_digest, next_digest, read_digest
+from promptyoself.rules.notices.digest_time import due_digest, next_digest
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Pacific/Apia", "Australia/Lord_Howe")
 SAMOA = datetime(2011, 12, 20, tzinfo=UTC)  # which left out a day ten days later
@@ -82,20 +82,3 @@ def test_a_time_that_clocks_jump_over_comes_after_the_jump() -> None:
     assert due == (utc("2026-03-28T01:30"), utc("2026-03-29T01:00"))
     due = due_digest(time(2, 30), BERLIN, utc("2026-10-24T00:30"), utc("2026-10-25T00:30"))
     assert due == (utc("2026-10-24T00:30"), utc("2026-10-25T00:30"))
-
-
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        ("08:00", (time(8), None)),
-        (" 8:05 ", (time(8, 5), None)),
-        ("23:59 Europe/Berlin", (time(23, 59), "Europe/Berlin")),
-        ("24:00", None),
-        ("8", None),
-        ("08:00 Nowhere/At_All", None),
-        ("08:00 UTC extra", None),
-        ("", None),
-    ],
-)
-def test_what_a_setting_says(text: str, read: tuple[time, str | None] | None) -> None:
-    assert read_digest(text) == read

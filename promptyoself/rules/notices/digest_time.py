@@ -4,25 +4,13 @@ A digest comes once a day, at a time of the clock on the wall. A time that clock
 right after the jump, and one that they show twice comes the first time, as for schedules.
 """
 
-import re
 from datetime import datetime, time, timedelta, tzinfo
 
-from promptyoself.core.times import DAY, is_zone, midnight, to_instant, wall_time
+from promptyoself.core.times import DAY, midnight, to_instant, wall_time
 
 _LATEST_FIRST = timedelta(hours=1)
 """How late the first digest may come. A destination that was defined later in the day gets its
 first one on the next."""
-
-_DIGEST = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?:\s+(\S+))?")
-
-
-def read_digest(text: str) -> tuple[time, str | None] | None:
-    """The time of day that a destination's setting names, and the zone if it names one; ``None``
-    where it isn't understood: ``08:00``, or ``08:00 Europe/Berlin``."""
-    match = _DIGEST.fullmatch(text.strip())
-    if match is None or (match[3] is not None and not is_zone(match[3])):
-        return None
-    return time(int(match[1]), int(match[2])), match[3]
 
 
 def due_digest(

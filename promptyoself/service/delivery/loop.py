@@ -117,7 +117,7 @@ def execute_once(
     claimed = any(slot.worker and only in (None, slot.agent_id) for slot in state.open.values())
     awaited = any(only in (None, reply.agent_id) for reply in state.replies.values())
     # Notices tell of all agents, and where they go is the operator's business.
-    notifier = None if only is not None else Notifier(store, clock)
+    notifier = None if only is not None else Notifier(store, clock, lasts=False)
     owed = notifier is not None and notifier.has_work(state, began)
     is_due = next(due(state, format_utc(began), only), None) is not None
     if not (claimed or awaited or owed or is_due):

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 from promptyoself.core.errors import sentence
 from promptyoself.core.ids import notice_id
 from promptyoself.core.instants import format_utc, parse_utc
-from promptyoself.core.setting_values import Destination
+from promptyoself.core.setting_values import Destination, digest_time
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import zone_named
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import NoticeFailed, NoticeSent
-from promptyoself.rules.notices.digest_time import due_digest, next_digest, read_digest
+from promptyoself.rules.notices.digest_time import due_digest, next_digest
 from promptyoself.rules.notices.sending import (
     Refusal,
     failed_record,
@@ -102,8 +102,10 @@ class _News(NamedTuple):
 class Notifier:
     """Sends what is owed. Only one thread may call its methods."""
 
-    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, clock: Callable[[], datetime], *, lasts: bool = True) -> None:
+        """``lasts`` says that this process goes on. One that doesn't records each failure, since
+        only the log can tell the next one how long to wait."""
+        self._store, self._clock, self._lasts = store, clock, lasts
         self._definitions = Definitions(store)
         self._role = store.role("notices")
         self._pool: JobPool[HandedOver] = JobPool()  # which the results of all others come out of
@@ -210,17 +212,9 @@ class Notifier:
         self, destinations: Mapping[str, Destination]
     ) -> Iterator[tuple[str, tuple[Any, str]]]:
         for to, destination in destinations.items():
-            if destination.digest is None:
-                continue
-            read = read_digest(destination.digest)
-            if read is None:
-                self._store.seldom.warn(
-                    f"digest {to}",
-                    f"The digest of {to} is {destination.digest[:80]!r}, which is no time of day "
-                    "such as 08:00 or 08:00 Europe/Berlin. It gets none.",
-                )
-                continue
-            yield to, (read[0], read[1] or default_zone(self._store.settings))
+            read = digest_time(destination.digest or "")
+            if read is not None:
+                yield to, (read[0], read[1] or default_zone(self._store.settings))
 
     def _waiting(
         self, state: State, destinations: Mapping[str, Destination], now: datetime
@@ -277,7 +271,7 @@ class Notifier:
                 self._ended(sending, Refusal("destination_unreachable", str(error)))
 
     def _zone_of(self, destination: Destination) -> str:
-        read = read_digest(destination.digest or "")
+        read = digest_time(destination.digest or "")
         return (read and read[1]) or default_zone(self._store.settings)
 
     def _plan(self, state: State, destinations: Mapping[str, Destination], now: datetime) -> None:
@@ -324,6 +318,7 @@ class Notifier:
                 self._store.draft(record, owed.id or None, owed.agent_id or None)
                 for owed, record in news
                 if isinstance(record, NoticeSent)
+                or not self._lasts
                 or is_worth_recording(state.notices.get(owed.notice, owed), record)
             ]
             return [*drafts, *to_agents.drafts], news

@@ -1,0 +1,425 @@
+"""P10: every notice that is owed arrives at least once, with one id, in order, or is given up; and
+none is in the way of a prompt, of an answer, or of another destination."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dispatch import FakeLetta, Place
+from loops import Here, wait_for
+from webhooks import Answer, Webhook, webhook
+
+from promptyoself.core.setting_values import Destination
+from promptyoself.core.settings import load_settings
+from promptyoself.service.delivery.loop import StopFlag, execute_once
+from promptyoself.service.delivery.notifier import Notifier
+from promptyoself.service.delivery.report import Report
+from promptyoself.targets.api import DeliveryError, Message, Reply, Sent
+
+Data = dict[str, Any]
+
+
+class Talking(FakeLetta):
+    """Its agents answer with the number of their answer; a prompt that says so fails for good."""
+
+    def send(self, message: Message) -> Sent:
+        if "fail" in message.text:
+            raise DeliveryError("permanent", "agent_not_found", "No such agent @everyone.")
+        return super().send(message)
+
+    def reply(self, message: Message, since: Any, run_id: str | None) -> Reply | None:
+        del since, message, run_id
+        return Reply("Done, <@here>.")
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with webhook() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def place(tmp_path: Path, hook: Webhook) -> Iterator[Place]:
+    place = Place(
+        tmp_path / "var",
+        Talking(),
+        PROMPTYOSELF_KEEP_REPLY="full",
+        PROMPTYOSELF_DESTINATION_OPS=hook.url,
+    )
+    yield place
+    place.close()
+
+
+def define(place: Place, **destinations: Destination) -> None:
+    """Define these destinations and no others, as the settings of every process."""
+    place.settings = place.settings._replace(destinations=destinations)
+    place.store.settings = place.settings
+
+
+def told(place: Place) -> list[Data]:
+    """What the log has of notices."""
+    return [event for event in place.events() if event["type"].startswith("notice.")]
+
+
+def execute(place: Place, deadline: float = 20.0) -> Report:
+    return execute_once(
+        place.store, place.targets, place.now, concurrency=8, deadline=deadline, stop=StopFlag()
+    )
+
+
+def settled(place: Place) -> bool:
+    return not place.store.read().state.notices and bool(told(place))
+
+
+def test_an_answer_is_told(place: Place, hook: Webhook) -> None:
+    """It goes to the destination with an id that the log has, quoted and as data."""
+    (id_,) = place.register(1, name="Morning @all", time="in 1s", reply_to="ops")
+    report = execute(place)
+    (sent,) = told(place)
+    (replied,) = [event for event in place.events() if event["type"] == "delivery.replied"]
+    (received,) = hook.received
+    assert received.id == sent["data"]["notice"] == replied["data"]["notice"]
+    assert sent["id"] == id_
+    assert sent["data"] == {
+        "notice": received.id,
+        "to": "ops",
+        "kind": "reply",
+        "tries": 1,
+        "slot": replied["data"]["slot"],
+        "http_status": 204,
+    }
+    assert received.json["type"] == "notice.reply"
+    assert received.json["title"] == f"agent-0 answered Morning [@]all ({id_})"
+    assert received.json["data"] == {
+        "id": received.id,
+        "kind": "reply",
+        "at": replied["ts"],
+        "schedule": {"id": id_, "name": "Morning @all", "agent_id": "agent-0"},
+        "slot": replied["data"]["slot"],
+        "reply": {
+            "text": "Done, <@here>.",
+            "bytes": 14,
+            "sha256": replied["data"]["sha256"],
+            "kept": "full",
+            "truncated": False,
+            "tools": [],
+        },
+    }
+    assert report.notices == [
+        {"notice": received.id, "to": "ops", "kind": "reply", "id": id_, "agent_id": "agent-0"}
+        | {"slot": replied["data"]["slot"], "tries": 1, "sent": True}
+    ]
+    assert not execute(place)
+
+
+def test_a_failure_is_told(place: Place, hook: Webhook) -> None:
+    (id_,) = place.register(1, prompt_of="fail", time="in 1s", on_failure="ops")
+    execute(place)
+    (received,) = hook.received
+    data = received.json["data"]
+    assert data["kind"] == "failure"
+    assert data["failure"] == {
+        "what": "failed",
+        "code": "agent_not_found",
+        "error": "No such agent @everyone.",
+    }
+    assert received.json["title"] == f"Failed: {id_} of agent-0"
+    assert told(place)[0]["data"]["kind"] == "failure"
+
+
+def test_an_event_that_is_lost_is_told_as_such(place: Place, hook: Webhook) -> None:
+    """The notice is sent all the same."""
+    place.register(1, time="in 1s", reply_to="ops")
+    hook.always = Answer(500)
+    execute(place)
+    notice = next(iter(place.store.read().state.notices.values()))
+    month = place.var / "schedules" / f"{notice.place[:7]}.ndjson.gz"
+    assert month.exists()
+    place.store.__dict__["event"] = lambda *_: None
+    from promptyoself.service.notices import words
+
+    assert words.notice_of(notice, None, []).document["lost"] is True
+    assert "has lost" in words.notice_of(notice, None, []).text
+    assert hook.received
+
+
+def test_what_is_not_taken_is_sent_again_with_the_same_id(place: Place, hook: Webhook) -> None:
+    """With back-off, however often loops start; the log has the first failure and each other code,
+    and at the end one outcome."""
+    place.register(1, time="in 1s", reply_to="ops")
+    hook.plan(Answer(500), Answer(500), Answer(503), "dropped", "lost", Answer(401))
+    for _ in range(30):
+        execute(place)
+        if settled(place):
+            break
+        seen = len(hook.received)
+        execute(place)
+        assert len(hook.received) == seen, "it wasn't waited for"
+        place.ahead += timedelta(minutes=6)
+    assert len(set(hook.ids)) == 1
+    types = [event["type"] for event in told(place)]
+    assert types[-1] == "notice.sent"
+    assert set(types[:-1]) == {"notice.failed"}
+    assert told(place)[-1]["data"]["tries"] == 7
+    codes = [event["data"]["code"] for event in told(place)[:-1]]
+    assert codes[0] == "destination_failed"
+    assert "destination_connection_lost" in codes
+    assert codes[-1] == "destination_refused"
+
+
+def test_it_waits_as_long_as_it_is_asked_to(place: Place, hook: Webhook) -> None:
+    place.register(1, time="in 1s", reply_to="ops")
+    hook.plan(Answer(429, {"Retry-After": "120"}))
+    execute(place)
+    place.ahead += timedelta(seconds=110)
+    execute(place)
+    assert len(hook.received) == 1
+    place.ahead += timedelta(seconds=15)
+    execute(place)
+    assert settled(place)
+
+
+def test_after_three_days_it_is_given_up(place: Place, hook: Webhook) -> None:
+    """Each of them, also those behind one that is tried; and nothing is sent any more."""
+    place.register(1, each=5, time="in 1s", reply_to="ops")
+    hook.always = Answer(500)
+    for _ in range(100):
+        execute(place)
+        if settled(place):
+            break
+        place.ahead += timedelta(hours=2)
+    assert settled(place)
+    final = [event["data"] for event in told(place) if "retry_at" not in event["data"]]
+    assert len({data["notice"] for data in final}) == len(final) == 5
+    assert len(told(place)) < 60
+    seen = len(hook.received)
+    place.ahead += timedelta(days=1)
+    execute(place)
+    assert len(hook.received) == seen
+
+
+def test_notices_of_a_schedule_are_in_order(place: Place, hook: Webhook) -> None:
+    """None is sent before the one before it was taken or given up; other schedules go on."""
+    ids = place.register(2, every="10s", reply_to="ops", until="in 35s")
+    hook.plan(*[Answer(500), Answer(), "lost", Answer(500)] * 3)
+    for _ in range(40):
+        execute(place)
+        place.ahead += timedelta(seconds=10)
+    assert settled(place)
+    for id_ in ids:
+        slots = [
+            r.json["data"]["slot"] for r in hook.received if r.json["data"]["schedule"]["id"] == id_
+        ]
+        assert slots == sorted(slots)
+        assert len(set(slots)) >= 3
+    finals = [event["data"]["notice"] for event in told(place) if event["type"] == "notice.sent"]
+    assert len(finals) == len(set(finals)) == len(set(hook.ids))
+
+
+def test_a_destination_that_hangs_holds_up_nothing_else(
+    place: Place, hook: Webhook, tmp_path: Path
+) -> None:
+    """Prompts, answers and other destinations go on while it hangs; and it costs few threads."""
+    with webhook() as hanging:
+        hanging.always = "silent"
+        define(
+            place,
+            ops=Destination("ops", hook.url),
+            slow=Destination("slow", hanging.url),
+        )
+        slow = place.register(4, each=4, time="in 1s", reply_to="slow")
+        quick = place.register(4, each=4, prompt_of="quick", time="in 1s", reply_to="ops")
+        before = threading.active_count()
+        with Here(place):
+            took = wait_for(lambda: len(hook.received) == len(quick))
+            assert took < 5
+            assert place.types()["delivery.replied"] == len(slow) + len(quick)
+            assert 1 <= len(hanging.received) <= 4
+            assert threading.active_count() - before < 40
+        hanging.ending.set()
+
+
+def test_a_removed_destination_is_given_up_in_the_end(place: Place, hook: Webhook) -> None:
+    """Until then it may be defined again."""
+    place.register(1, each=2, time="in 1s", reply_to="ops")
+    define(place)
+    execute(place)
+    assert {event["data"]["code"] for event in told(place)} == {"unknown_destination"}
+    define(place, ops=Destination("ops", hook.url))
+    place.ahead += timedelta(minutes=1)
+    execute(place)
+    place.ahead += timedelta(minutes=1)
+    execute(place)
+    assert settled(place)
+    assert len(set(hook.ids)) == 2
+
+
+def test_of_two_processes_one_sends(place: Place, hook: Webhook) -> None:
+    """The other one takes over once the first is gone."""
+    first, second = Notifier(place.store, place.now), Notifier(place.another_store(), place.now)
+    place.register(1, time="in 1s", reply_to="ops")
+    worker = place.worker()
+    place.run(worker)
+    first.tick(place.now())
+    first.wait(5)
+    for _ in range(3):
+        assert not second.tick(place.now())
+        assert second.idle
+    assert second.next_wake is not None
+    first.close()  # as one that is killed: it has recorded nothing
+    place.ahead += timedelta(seconds=6)
+    second.tick(place.now())
+    second.wait(5)
+    (line,) = second.tick(place.now())
+    assert line["sent"]
+    assert len(hook.received) == 2
+    assert len(set(hook.ids)) == 1
+    assert not first.stop(0.0)
+    assert len(told(place)) == 1
+    second.close()
+
+
+def test_what_was_taken_is_recorded_once_the_disk_has_room(place: Place, hook: Webhook) -> None:
+    """Until then it isn't sent again."""
+    place.register(1, time="in 1s", reply_to="ops")
+    place.run(place.worker())
+    notifier = Notifier(place.store, place.now)
+    notifier.tick(place.now())
+    notifier.wait(5)
+    place.disk.full = True
+    for _ in range(3):
+        with pytest.raises(OSError, match="space"):
+            notifier.tick(place.now())
+    place.disk.full = False
+    (line,) = notifier.tick(place.now())
+    assert line["sent"]
+    notifier.tick(place.now())
+    assert len(hook.received) == 1
+    notifier.close()
+
+
+def test_nothing_owed_costs_nothing(place: Place, hook: Webhook) -> None:
+    """No thread, no lock, no wake."""
+    place.register(1, time="in 1s")
+    before = threading.active_count()
+    with Here(place):
+        wait_for(lambda: place.types()["delivery.replied"])
+    notifier = Notifier(place.store, place.now)
+    assert not notifier.tick(place.now())
+    assert notifier.next_wake is None
+    assert not (place.var / "notices.lock").exists()
+    assert not hook.received
+    wait_for(lambda: threading.active_count() <= before)
+
+
+def test_a_loop_learns_of_new_destinations(
+    tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the file of settings has changed; a file that can't be read changes nothing."""
+    file = tmp_path / "settings" / ".env"
+    file.parent.mkdir()
+    for module in ("promptyoself.core.settings", "promptyoself.service.notices.definitions"):
+        monkeypatch.setattr(f"{module}.settings_path", lambda *_: file)
+    file.write_text("PROMPTYOSELF_DESTINATION_OTHER=agent:agent-9\n")
+    file.chmod(0o600)
+    place = Place(tmp_path / "var", Talking())
+    place.settings = load_settings({"PROMPTYOSELF_VAR": str(place.var)})
+    place.store = place.another_store()
+    notifier = Notifier(place.store, place.now)
+    assert set(notifier.destinations) == {"other"}
+    file.write_text(f"PROMPTYOSELF_DESTINATION_OPS={hook.url}\n")
+    assert set(notifier.destinations) == {"ops"}
+    assert notifier.destinations is notifier.destinations
+    file.write_bytes(b"\xff\xfe broken")
+    assert set(notifier.destinations) == {"ops"}
+    assert len(place.warnings) == 1
+    file.unlink()
+    assert not notifier.destinations
+    place.close()
+
+
+def test_a_notice_that_was_owed_by_an_agent_becomes_a_prompt(place: Place) -> None:
+    """A destination that was another one, or none, when the answer came."""
+    place.register(1, time="in 1s", reply_to="ops")
+    place.run(place.worker())
+    define(place, ops=Destination("ops", "agent:agent-7"))
+    execute(place)
+    (sent,) = told(place)
+    assert sent["type"] == "notice.sent"
+    registered = [event for event in place.events() if event["type"] == "schedule.registered"]
+    assert registered[-1]["data"]["agent_id"] == "agent-7"
+    assert "no instruction to you" in registered[-1]["data"]["prompt"]
+    assert registered[-1]["ts"] == sent["ts"]
+
+
+def test_a_digest_is_sent_once_a_day(place: Place, hook: Webhook) -> None:
+    """Also where nothing happened; after days without a loop, one tells of them all."""
+    now = place.now()
+    at = f"{now:%H:%M} UTC"
+    define(place, ops=Destination("ops", hook.url, digest=at))
+    place.register(2, time="in 1s", name="Morning")
+    execute(place)
+    assert len(hook.received) == 1
+    first = hook.received[0].json["data"]["digest"]
+    assert first["totals"] == dict.fromkeys(first["totals"], 0)
+    execute(place)
+    assert len(hook.received) == 1
+    place.register(1, prompt_of="fail", time="in 1s")
+    execute(place)
+    place.ahead += timedelta(days=3)
+    hook.plan(Answer(500))
+    execute(place)
+    place.ahead += timedelta(minutes=5)
+    execute(place)
+    assert hook.ids[1] == hook.ids[2] != hook.ids[0]
+    second = hook.received[2].json["data"]["digest"]
+    assert second["since"] == first["until"]
+    assert second["totals"] == {
+        "delivered": 2, "failed": 1, "skipped": 0, "answers": 2, "unanswered": 0,
+    }  # fmt: skip
+    assert second["schedules"][0]["failed"] == {"agent_not_found": 1}
+    assert second["schedules"][1]["last_answer"]["text"] == "Done, <@here>."
+    assert [event["data"]["until"] for event in told(place)] == [
+        first["until"], second["until"], second["until"],
+    ]  # fmt: skip
+    assert place.store.read().state.digests == {"ops": second["until"]}
+    assert not [event for event in told(place) if event.get("id")]
+
+
+def test_the_words_of_a_digest(place: Place, hook: Webhook) -> None:
+    del hook
+    from promptyoself.service.notices.digest import MOST_BYTES, digest_of
+
+    now = place.now()
+    for number in range(80):
+        name = f"{number} [link](http://x.example)"
+        place.add(f"agent-{number % 40}", "prompt", time="in 1s", name=name)
+    place.ahead += timedelta(seconds=2)
+    place.add("agent-1", "later", time="in 2h")
+    execute(place)
+    state = place.store.read().state
+    events = [event for _, event in place.store.events()]
+    digest = digest_of("ops", state, events, now - timedelta(days=1), place.now(), "UTC")
+    assert "80 delivered, 80 answers" in digest.text.splitlines()[0]
+    assert "And 30 more schedules." in digest.text
+    assert "> Done, ‹[@]here›." in digest.text
+    assert "http://" not in digest.text
+    assert "To fire in the day to come: 1 schedule." in digest.text
+    assert len(digest.text.encode()) <= MOST_BYTES
+    nothing = digest_of("ops", state, [], now - timedelta(days=1), now, "Europe/Berlin")
+    assert nothing.text.splitlines()[0].endswith("nothing happened.")
+
+
+def test_a_loop_sends_and_stops_in_order(place: Place, hook: Webhook) -> None:
+    """A notice that is being sent when the loop is asked to stop gets its outcome."""
+    place.register(3, time="in 1s", reply_to="ops")
+    hook.always = Answer(204, delay=0.5)
+    with Here(place) as here:
+        wait_for(lambda: hook.received)
+    assert settled(place)
+    lines = [line for report in here.reports for line in report.notices]
+    assert [line["sent"] for line in lines] == [True] * 3
+    assert sorted(hook.ids) == sorted(line["notice"] for line in lines)
