@@ -51,12 +51,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"phrases", "service.schedules", "service.desires"},
     "service.setup": {"core"},
     "service.letta_code": {"core", "targets.letta_code"},
-    "service.notices": {"core", "events", "state", "store", "targets", "service.setup"},
+    "service.notices": BELOW_SERVICE - {"index"} | {"targets", "service.setup"},
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}
     | {"targets", "targets.letta", "targets.letta_cloud", "targets.letta_code"}
-    | {"service.schedules", "service.desires", "service.upkeep"},
+    | {"service.schedules", "service.desires", "service.notices", "service.upkeep"},
     # How callers come in.
     "doors": {"core", "events", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"}
