@@ -209,14 +209,15 @@ class Session:
         reader = Reader(self._zone(), self.now(), self._agent_names(), self.paged and paged)
         display(self.command, document, reader, self.beside)
 
-    def print_events(self, store: Store, events: Sequence[Document]) -> None:
-        """Print events for a person, below those that were printed already."""
+    def print_more(self, store: Store, key: str, items: Sequence[Document]) -> None:
+        """Print what a command that follows the log has under that key, for a person, below what
+        was printed already."""
         from promptyoself.doors.display import Reader, display
 
-        self.add_names(store, (event["id"] for event in events))
-        reader = Reader(self._zone(), self.now(), paged=False)
-        document = {"status": "success", "events": events}
-        display("history --follow", document, reader, self.beside)
+        self.add_names(store, (item["id"] for item in items))
+        reader = Reader(self._zone(), self.now(), self._agent_names(), paged=False)
+        document = {"status": "success", key: items}
+        display(f"{self.command} --follow", document, reader, self.beside)
 
     def add_names(self, store: Store, ids: Iterable[str | None]) -> None:
         """Put the names of schedules beside the answer, by their ids, where a person reads it."""

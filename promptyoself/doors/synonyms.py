@@ -4,6 +4,8 @@ from collections.abc import Collection
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "add": ("register",),
+    "answer": ("replies",),
+    "answers": ("replies",),
     "at": ("register",),
     "backup": ("export", "pack"),
     "calendar": ("agenda",),
@@ -51,7 +53,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "reschedule": ("modify",),
     "rm": ("cancel",),
     "run": ("trigger", "execute"),
-    "results": ("report",),
+    "reply": ("replies",),
+    "response": ("replies",),
+    "responses": ("replies",),
+    "results": ("report", "replies"),
     "schedule": ("register",),
     "schedules": ("list",),
     "search": ("list --query",),

@@ -169,6 +169,14 @@ class Chain(Generic[S]):
         self._require_unpinned()
         return self._ledger.event(seq, month)
 
+    def event_if_seen(self, seq: int, month: str) -> Envelope | None:
+        """The same, of events that name the agent that they are for. One that isn't for the agent
+        that the caller is pinned to is withheld."""
+        event = self._ledger.event(seq, month)
+        if event is None or self.pinned_to in (None, event.actor.get(FOR)):
+            return event
+        return None
+
     def newest_events(self) -> Iterator[Envelope]:
         """Some of the last events of the newest two months, the newest first. It takes as long
         whatever the log's length; see :meth:`FileLedger.newest_events`."""

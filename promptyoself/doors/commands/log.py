@@ -1,4 +1,5 @@
-"""The log: its history, its proof, its index, its repair, and what is counted from it."""
+"""The log: its history and the answers in it, its proof, its index, its repair, and what is counted
+from it."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain as one_after_the_other
 from itertools import tee
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+import orjson
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.doors.command import MAX_ANSWER_BYTES, PROGRAM_DOORS, command
@@ -66,7 +68,6 @@ def history_command(
     Use it to find out whether a prompt was delivered, when, and why not: with --id, and --limit 10,
     say. Answers with events (seq, ts, type, id, data, …).
     """
-    from promptyoself.ledger import encode_line
     from promptyoself.service.schedules.history import filters_of, history
 
     if texts and (options["slot"] is None or ndjson or follows):
@@ -87,11 +88,12 @@ def history_command(
         from promptyoself.service.schedules.new_events import follow
 
         filters = filters_of(log, now=session.now(), **options)
-        _print_batches(session, store, partial(follow, log, filters, limit=limit), ndjson=ndjson)
+        batches = partial(follow, log, filters, limit=limit)
+        _print_batches(session, store, batches, _EVENTS, ndjson=ndjson)
         return None
     events = history(log, now=session.now(), **options)
     if session.caller.via in PROGRAM_DOORS:
-        return _newest(events, min(limit or _FIRST, _MOST))
+        return _newest(events, min(limit or _FIRST, _MOST), _EVENTS)
     if options["slot"] is not None and not ndjson and (texts or session.for_people):
         from promptyoself.service.schedules.sent_texts import sent_texts
 
@@ -99,61 +101,145 @@ def history_command(
         sent = sent_texts(store, again)
         session.beside["texts"] = sent
     if session.for_people and not ndjson:
-        answer = _newest(events, limit or _FIRST)
+        answer = _newest(events, limit or _FIRST, _EVENTS)
         session.add_names(store, (event["id"] for event in answer["events"]))
         return answer
     if limit is not None:
         events = iter(deque(events, limit))
-    if not ndjson:
-        shown = [event._asdict() for event in events]
-        answer = {"events": shown, "count": len(shown)}
-        return {**answer, "texts": sent} if texts else answer
-    # An error must be the only document on stdout, so nothing is printed before the first event.
-    first = next(events, None)
-    for event in one_after_the_other([first] if first else [], events):
-        sys.stdout.buffer.write(encode_line(event) + b"\n")
+    if ndjson:
+        _print_lines(events, _EVENTS)
+        return None
+    shown = [event._asdict() for event in events]
+    answer = {"events": shown, "count": len(shown)}
+    return {**answer, "texts": sent} if texts else answer
+
+
+@command("replies")
+@schedule_option("Only to this schedule's prompts.", required=False)
+@only_agent_option
+@click.option("--since", metavar="T", help="Recorded not before: 2027-01-30T09:00, '2h ago'.")
+@click.option("--until", metavar="T", help="Recorded not after: 2027-01-31, '1h ago'.")
+@click.option(
+    "--limit",
+    type=Whole(1, 10**9),
+    metavar="N",
+    help="Only the newest N; to tools 100 at first, and 1000 at most.",
+)
+@click.option("--ndjson", is_flag=True, help="Stream the answers, a line of JSON each.")
+@click.option(
+    "--follow",
+    "-f",
+    "follows",
+    is_flag=True,
+    help="Print the newest 10, or those since --since, and then each answer as it comes.",
+)
+def replies_command(
+    session: Session, limit: int | None, ndjson: bool, follows: bool, **options: Any
+) -> Document | None:
+    """Show what agents answered, oldest first.
+
+    Use it to read what became of a prompt. Answers with replies (id, agent_id, slot, at, replied,
+    text, …); where there is no answer, code and error say why.
+    """
+    from promptyoself.service.schedules.replies.listing import (
+        awaited,
+        filters_of_replies,
+        follow,
+        replies,
+    )
+
+    store = session.reading(agent_id=options["agent_id"])
+    if options["id_"] is not None:
+        options["id_"] = session.schedule_id(options["id_"], store)
+    filters = filters_of_replies(store, now=session.now(), **options)
+    if follows:
+        if options["until"] is not None:
+            message = "--follow and --until exclude each other."
+            raise WrongUsage("conflicting_options", message, "Give one of them.")
+        batches = partial(follow, store, filters, limit=limit)
+        _print_batches(session, store, batches, _REPLIES, ndjson=ndjson)
+        return None
+    found = replies(store, filters)
+    if ndjson:
+        _print_lines(found if limit is None else iter(deque(found, limit)), _REPLIES)
+        return None
+    if session.caller.via in PROGRAM_DOORS:
+        answer = _newest(found, min(limit or _FIRST, _MOST), _REPLIES)
+    elif session.for_people:
+        answer = _newest(found, limit or _FIRST_FOR_PEOPLE, _REPLIES)
+    else:
+        listed = list(found) if limit is None else [*deque(found, limit)]
+        answer = {"replies": listed, "count": len(listed)}
+    waiting = awaited(store, filters)
+    return {**answer, "awaited": waiting} if waiting else answer
+
+
+class _Items(NamedTuple):
+    """What a command tells of the log, item for item."""
+
+    key: str  # in its answer
+    document: Callable[[Any], Document]  # of an item
+    line: Callable[[Any], bytes]  # of an item, without its newline
+
+
+def _encoded(event: Envelope) -> bytes:
+    from promptyoself.ledger import encode_line
+
+    return encode_line(event)
+
+
+_EVENTS = _Items("events", lambda event: event._asdict(), _encoded)
+_REPLIES = _Items("replies", lambda reply: reply, orjson.dumps)
+
+
+def _print_lines(items: Iterator[Any], kind: _Items) -> None:
+    """Print items, a line each. An error must be the only document on stdout, so nothing is printed
+    before the first item."""
+    first = next(items, None)
+    for item in one_after_the_other([first] if first else [], items):
+        sys.stdout.buffer.write(kind.line(item) + b"\n")
     sys.stdout.buffer.flush()
-    return None
 
 
 def _print_batches(
     session: Session,
     store: Store,
-    batches: Callable[..., Iterator[Sequence[Envelope]]],
+    batches: Callable[..., Iterator[Sequence[Any]]],
+    kind: _Items,
     *,
     ndjson: bool,
 ) -> None:
-    """Print events as they come, until SIGINT or SIGTERM, or until nobody reads them."""
+    """Print items as they come, until SIGINT or SIGTERM, or until nobody reads them."""
     from promptyoself.doors.waiting import until_stopped
-    from promptyoself.ledger import encode_line
 
     with until_stopped() as wait:
-        for events in batches(wait=wait):
+        for items in batches(wait=wait):
             if session.for_people and not ndjson:
-                session.print_events(store, [event._asdict() for event in events])
+                session.print_more(store, kind.key, [kind.document(item) for item in items])
                 continue
-            sys.stdout.buffer.write(b"".join(encode_line(event) + b"\n" for event in events))
+            sys.stdout.buffer.write(b"".join(kind.line(item) + b"\n" for item in items))
             sys.stdout.buffer.flush()
 
 
-_FIRST, _MOST = 100, 1000
+_FIRST, _FIRST_FOR_PEOPLE, _MOST = 100, 20, 1000
 _MOST_BYTES = MAX_ANSWER_BYTES // 2
-"""The most bytes of the events in an answer, as stored. The answer is longer than they are."""
+"""The most bytes of the items in an answer, as lines. The answer is longer than they are."""
 
 
-def _newest(events: Iterator[Envelope], limit: int) -> Document:
-    """The newest events, as many as an answer may have, and the number of all if that is more."""
-    from promptyoself.ledger import encode_line
-
-    newest: deque[tuple[Envelope, int]] = deque()
+def _newest(items: Iterator[Any], limit: int, kind: _Items) -> Document:
+    """The newest items, as many as an answer may have, and the number of all if that is more."""
+    newest: deque[tuple[Any, int]] = deque()
     total = size = 0
-    for event in events:
-        newest.append((event, len(encode_line(event))))
+    for item in items:
+        newest.append((item, len(kind.line(item))))
         total += 1
         size += newest[-1][1]
         while len(newest) > limit or (size > _MOST_BYTES and len(newest) > 1):
             size -= newest.popleft()[1]
-    answer: Document = {"events": [event._asdict() for event, _ in newest], "count": len(newest)}
+    answer: Document = {
+        kind.key: [kind.document(item) for item, _ in newest],
+        "count": len(newest),
+    }
     return answer if total == len(newest) else {**answer, "total": total}
 
 

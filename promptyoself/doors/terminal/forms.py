@@ -19,6 +19,7 @@ from promptyoself.doors.terminal.inventories import (
     show_verified,
 )
 from promptyoself.doors.terminal.problems import show_checks, show_error, show_warning
+from promptyoself.doors.terminal.replies import show_followed_replies, show_replies
 from promptyoself.doors.terminal.report import show_report
 from promptyoself.doors.terminal.reports import show_audit, show_budgets, show_diff, show_forecast
 from promptyoself.doors.terminal.schedules import show_card, show_change, show_fires, show_list
@@ -45,6 +46,8 @@ _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "list": show_list,
     "next": show_fires,
     "notify list": show_destinations,
+    "replies": show_replies,
+    "replies --follow": show_followed_replies,
     "report": show_report,
     "show": show_card,
     "simulate": show_forecast,

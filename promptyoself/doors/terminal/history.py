@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from promptyoself.core.visible import visible
+from promptyoself.doors.terminal.quotes import first_line, size
 from promptyoself.doors.terminal.screen import Document, Screen, listed, plain, state
 from promptyoself.doors.terminal.tables import Column, cut, show_table
 from promptyoself.events.target_names import TARGET_TITLES
@@ -20,12 +21,17 @@ _WORDS = {
     "delivery.skipped": ("skipped", "skipped"),
     "delivery.abandoned": ("waiting", "given back"),
     "delivery.stalled": ("waiting", "no answer yet"),
+    "delivery.replied": ("", "answered"),
+    "delivery.unanswered": ("", "unanswered"),
+    "notice.sent": ("", "notice sent"),
+    "notice.failed": ("failed", "notice failed"),
 }
 """The state that an event leaves a slot in, and what people call it."""
 
 _MARKS = {"delivered": "delivered", "failed": "failed", "skipped": "skipped", "waiting": "waiting"}
 
 _MOST_OF_PROMPT = 48  # characters
+_MOST_OF_ANSWER = 120  # characters
 
 _DULL = ("worker", "segment", "ledger")
 """The first parts of the types of events that say nothing of a prompt."""
@@ -101,6 +107,8 @@ def _parts(event: Document, screen: Screen) -> tuple[Text, Text, Text, Text]:
     word, what = _WORDS.get(kind, ("", kind.replace("schedule.", "").replace(".", " ")))
     if kind == "delivery.failed" and event["data"].get("parked"):
         what = "failed, parked"
+    if kind == "notice.failed" and event["data"].get("retry_at"):
+        word, what = "waiting", "notice not sent"
     mark = screen.mark(_MARKS[word]) if word in _MARKS else Text("")
     described = Text(visible(what, one_line=True), style=state(word).style)
     details = listed(_details(event, screen))
@@ -110,6 +118,8 @@ def _parts(event: Document, screen: Screen) -> tuple[Text, Text, Text, Text]:
 def _details(event: Document, screen: Screen) -> Iterator[Text]:
     """What an event says beside its type, the most telling first."""
     data = event["data"]
+    if event["type"] == "delivery.replied":
+        yield _answer(data)
     if data.get("turn"):
         yield plain(_TURNS.get(data["turn"], data["turn"]))
     for key in ("error", "why", "reason", "message", "outcome"):
@@ -120,15 +130,37 @@ def _details(event: Document, screen: Screen) -> Iterator[Text]:
     if data.get("slots", 1) != 1:
         yield Text(f"{data['slots']} slots")
     without = _OF_DELIVERIES if event["type"].startswith("delivery.") else ()
+    if event["type"] == "delivery.replied":
+        without = (*without, "text")
     for key, words in _NAMED.items():
         if key not in without and data.get(key) not in (None, False, "", [], {}):
             yield words(data[key], screen)
     if event["type"] == "delivery.delivered" and data.get("conversation_id"):
         yield Text.assemble("in conversation ", plain(data["conversation_id"]))
+    if data.get("to"):
+        yield from _notice(event["type"], data)
     actor = event["actor"]
-    if event["type"].partition(".")[0] not in ("delivery", *_DULL):
+    if event["type"].partition(".")[0] not in ("delivery", "notice", *_DULL):
         yield plain(f"by {actor.get('who', '')}")
 
+
+def _answer(data: Document) -> Text:
+    """The first line of an agent's answer; where its text isn't kept, how long it was."""
+    line = first_line(data.get("text") or "")
+    if line:
+        return plain(shorten(line, _MOST_OF_ANSWER, placeholder=" ..."))
+    return Text(size(data.get("bytes", 0)))
+
+
+def _notice(kind: str, data: Document) -> Iterator[Text]:
+    """Which destination is told, and of what."""
+    told_of = _NOTICES.get(data.get("kind", ""), "") if kind.startswith("notice.") else ""
+    yield Text.assemble(told_of, "to " if told_of else "notice to ", plain(data["to"]))
+    if data.get("tries", 1) > 1:
+        yield Text(f"{data['tries']} tries")
+
+
+_NOTICES = {"reply": "an answer ", "failure": "a failure ", "digest": "a digest "}
 
 _OF_DELIVERIES = ("next_run", "worker")
 """Fields that say nothing of a delivery."""
@@ -142,6 +174,7 @@ _TURNS = {
 _NAMED: dict[str, Callable[[Any, Screen], Text]] = {
     "prompt": lambda prompt, _: plain(shorten(str(prompt), _MOST_OF_PROMPT, placeholder=" ...")),
     "attempt": lambda number, _: Text(f"attempt {number}" if number > 1 else ""),
+    "tools": lambda names, _: plain(f"called {', '.join(map(str, names))}"),
     "latency_ms": lambda ms, _: Text(f"took {ms / 1000:,.0f} s" if ms >= 1000 else ""),
     "target": lambda name, _: Text(f"to {TARGET_TITLES.get(name, visible(str(name)))}"),
     "retry_at": lambda instant, screen: Text.assemble("again ", screen.clock(instant)),

@@ -12,7 +12,9 @@ from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.answers import show_rest
 from promptyoself.doors.terminal.history import event_line
 from promptyoself.doors.terminal.moments import distance, length_of
+from promptyoself.doors.terminal.quotes import show_quoted
 from promptyoself.doors.terminal.recurrences import recurrence
+from promptyoself.doors.terminal.replies import show_last_reply
 from promptyoself.doors.terminal.screen import GOOD, Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 from promptyoself.events.target_names import (
@@ -178,7 +180,8 @@ def _show_card(
             ("header", "an envelope goes before the prompt" if schedule["envelope"] else ""),
             ("tier", _tier(schedule)),
             ("a day", f"at most {schedule['daily_budget']}" if schedule["daily_budget"] else ""),
-            ("on failure", screen.agent(schedule["on_failure"])),
+            ("on failure", _told_of_failures(schedule, screen)),
+            ("answers", _answers(schedule)),
             ("reason", plain(schedule["reason"] or "")),
             ("created", screen.when(schedule["created_at"])),
             ("last sent", screen.when(schedule["last_run"])),
@@ -195,19 +198,17 @@ def _show_card(
             (("", *event_line(event, screen)) for event in outcomes),
             wrapped=True,
         )
+    if schedule.get("last_reply"):
+        show_last_reply(schedule["last_reply"], screen)
 
 
 def _show_prompt(schedule: Document, screen: Screen) -> None:
     if schedule.get("template"):
         text = f"[{visible(schedule['template'], one_line=True)}: made when it fires]"
     else:
-        text = visible(schedule["prompt"])
-    # The bar tells the prompt's lines from the card's, which a prompt may look like.
-    bar = ("  | " if screen.ascii else "  │ ", "dim")
+        text = schedule["prompt"]
     screen.print("")
-    for line in Text(text).split("\n", allow_blank=True):
-        for part in line.wrap(screen.console, max(screen.width - 4, 8)) or [Text("")]:
-            screen.print(Text.assemble(bar, part))
+    show_quoted(text, screen)
     screen.print("")
 
 
@@ -247,6 +248,29 @@ def _tier(schedule: Document) -> str:
     if not schedule["tier"]:
         return ""
     return f"{schedule['tier']}" + (": needs an approval" if schedule["tier"] >= 2 else "")
+
+
+def _told_of_failures(schedule: Document, screen: Screen) -> Text:
+    if schedule.get("failure_to"):
+        return Text.assemble("tells ", plain(schedule["failure_to"]))
+    return screen.agent(schedule["on_failure"])
+
+
+def _answers(schedule: Document) -> Text:
+    """How much of a schedule's answers is kept, and where they go."""
+    keep = schedule.get("keep_reply")
+    told = [_KEPT.get(keep, plain(keep).plain)] if keep else []
+    if schedule.get("reply_to"):
+        told.append(f"go to {plain(schedule['reply_to']).plain}")
+    return Text(", ".join(told))
+
+
+_KEPT = {
+    "none": "aren't kept",
+    "hash": "only their length and SHA-256 are kept",
+    "excerpt": "their first 4 KiB are kept",
+    "full": "are kept, up to 1 MiB",
+}
 
 
 def _failures(schedule: Document) -> Text:

@@ -10,6 +10,7 @@ from promptyoself.core.text_limits import MAX_REPLY_BYTES, REPLY_EXCERPT_BYTES
 from promptyoself.core.texts import json_safe
 from promptyoself.events.kinds import KEEP_REPLY, KeepReply, KeptReply
 from promptyoself.events.records import DeliveryReplied, DeliveryUnanswered
+from promptyoself.events.schedule_fields import ScheduleRegistered
 from promptyoself.state.schedules import AwaitedReply, Schedule, State, slot_key
 
 _MOST_TOOLS, _LONGEST_TOOL = 50, 100
@@ -31,7 +32,7 @@ class NoAnswer(NamedTuple):
     tools: tuple[str, ...] = ()
 
 
-def kept_of_reply(schedule: Schedule, most: KeepReply) -> KeptReply | None:
+def kept_of_reply(schedule: Schedule | ScheduleRegistered, most: KeepReply) -> KeptReply | None:
     """How much of an answer is to be kept; ``None`` where it isn't asked for. A schedule can ask
     for less than ``most``, and gets ``most`` where it says nothing."""
     asked = schedule.keep_reply or most

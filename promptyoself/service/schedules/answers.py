@@ -3,7 +3,8 @@
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, Counts, Instant, ScheduleId, Total
-from promptyoself.events.kinds import ScheduleType, Status
+from promptyoself.events.kinds import KeepReply, ScheduleType, Status
+from promptyoself.service.schedules.replies.answers import ReplyView
 
 _NextRun = Annotated[str | None, "When it fires next, in UTC; null where it won't."]
 _NextRunLocal = Annotated[str | None, "The same in the schedule's own time zone."]
@@ -84,6 +85,10 @@ class ScheduleView(TypedDict):
     reason: NotRequired[str | None]
     content_sha256: NotRequired[str]
     open: NotRequired[list[dict[str, Any]]]
+    keep_reply: NotRequired[Annotated[KeepReply, "How much of answers is kept, as things stand."]]
+    reply_to: NotRequired[Annotated[str, "The destination of answers."]]
+    failure_to: NotRequired[Annotated[str, "The destination that is told of failures."]]
+    last_reply: NotRequired[ReplyView]
 
 
 class ScheduleList(TypedDict):

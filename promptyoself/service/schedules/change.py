@@ -69,10 +69,11 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-# The fields whose change asks for a check: of a prompt with values; of the jitter; of how often it
-# fires in a day.
+# The fields whose change asks for a check: of a prompt with values; of the jitter; of what is kept
+# of answers; of how often it fires in a day.
 _RENDERED = frozenset({"prompt", "render"})
 _SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
+_OF_REPLIES = frozenset({"keep_reply", "reply_to"})
 _PACE = frozenset(TIMING) - {"start_at"} | {"daily_budget", "agent_id"}
 
 # The fields whose change lets an interval count from now.
@@ -174,6 +175,10 @@ def set_fields(
             },
         )
         warnings = warnings_of_times(request, new)
+        if not _OF_REPLIES.isdisjoint(changes):
+            from promptyoself.service.schedules.replies.retention import checked_retention
+
+            warnings += checked_retention(new, settings)
         if schedule.status == "active" and not _PACE.isdisjoint(changes):
             warnings += exceeded(state, settings.caps, new, id_)
         if warnings:

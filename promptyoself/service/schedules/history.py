@@ -23,7 +23,8 @@ class Filters(NamedTuple):
 
     id_: str | None
     agent_id: str | None
-    type_: str | None
+    types: tuple[str, ...]
+    """Whole types or the first parts of some; empty for all."""
     first: str
     """The earliest instant; empty for all."""
     last: str
@@ -36,9 +37,10 @@ class Filters(NamedTuple):
         return self.by is None or self.by in (event.actor.get(name) for name in _NAMES)
 
     def has_type(self, event: Envelope) -> bool:
-        """Whether it is of the type that was asked about."""
-        type_ = self.type_
-        return type_ is None or event.type == type_ or event.type.startswith(type_ + ".")
+        """Whether it is of a type that was asked about."""
+        return not self.types or any(
+            event.type == type_ or event.type.startswith(type_ + ".") for type_ in self.types
+        )
 
     def match(self, owner: str | None, event: Envelope) -> bool:
         """Whether an event of that owner matches everything. Raises ``corrupt_chain``."""
@@ -79,7 +81,8 @@ def filters_of(
     instant = None if slot is None else format_utc(read_moment(slot, zone, now))
     if instant is not None and id_ is None:
         raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
-    return Filters(id_, wanted, type_, first, last, instant, by)
+    types = () if type_ is None else (type_,)
+    return Filters(id_, wanted, types, first, last, instant, by)
 
 
 def history(

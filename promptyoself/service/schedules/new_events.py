@@ -32,8 +32,9 @@ def follow(
             once events that were told are gone from the log.
         ChainError: the log is damaged, then or later.
     """
-    if filters.type_ is not None and not is_known_type(filters.type_):
-        raise unknown_type(filters.type_)
+    for type_ in filters.types:
+        if not is_known_type(type_):
+            raise unknown_type(type_)
     if filters.id_ is not None:
         _require_known(store, filters.id_)
     months = store.months()[-2:]

@@ -44,6 +44,11 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
     asked = parse(request, settings, now)
 
     formers = list(_as_formerly(asked, request, settings))
+    warnings_of_replies = []
+    if asked.keep_reply is not None or asked.reply_to is not None:
+        from promptyoself.service.schedules.replies.retention import checked_retention
+
+        warnings_of_replies = checked_retention(asked, settings)
 
     def decide(state: State) -> tuple[list[Draft], Scheduled]:
         id_, salt, existing = id_for_content(store.unpinned_state(state), asked)
@@ -78,6 +83,7 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
                 "Tier 2 needs an approval for each delivery, which a person gives. "
                 f"At a shell: `promptyoself approve --id {id_}`. Slots without one are skipped."
             )
+        warnings += warnings_of_replies
         if warnings:
             answer["warning"] = " ".join(warnings)
         if record.life is not None:
@@ -138,6 +144,7 @@ def _already_there(existing: Schedule, record: ScheduleRegistered, request: Requ
         name
         for name in (*content_of(record), *named)
         if _none_if_off(getattr(existing, name)) != _none_if_off(getattr(record, name))
+        or (name == "on_failure" and existing.failure_to != record.failure_to)
     ]
     next_run = existing.next_run if existing.status == "active" else None
     paused = ", and paused" if existing.status == "paused" else ""

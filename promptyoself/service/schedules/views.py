@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 _ASKED = {"": ("active", "paused"), "all": STATUSES}
 _EXCERPT_CHARACTERS = 120
 _SHOWN_FIRST = ("misfire", "grace", "jitter", "envelope", "on_failure")
-_WHERE_SET = ("tags", "render", "resume_at", "keep_reply", "reply_to", "failure_to")
+_WHERE_SET = ("tags", "render", "resume_at")
+_OF_REPLIES = ("keep_reply", "reply_to", "failure_to")
 _POLICY_AS_SHOWN = tuple(
-    dict.fromkeys(name for name in (*_SHOWN_FIRST, *POLICY) if name not in _WHERE_SET)
+    dict.fromkeys(
+        name for name in (*_SHOWN_FIRST, *POLICY) if name not in (*_WHERE_SET, *_OF_REPLIES)
+    )
 )
 _FEW_AGENTS = 1000
 
@@ -81,7 +84,10 @@ def list_schedules(
     slots = open_by_id(state) if full else {}
     answer: ScheduleList = {
         "schedules": [
-            describe(schedule, slots.get(schedule.id, ()), full=full) for schedule in listed
+            _describe_in_full(store, schedule, slots.get(schedule.id, ()))
+            if full
+            else describe(schedule, (), full=False)
+            for schedule in listed
         ],
         "count": len(listed),
     }
@@ -200,7 +206,21 @@ def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> Sch
     """Everything about one schedule. Raises ``unknown_id`` or ``forbidden_agent``."""
     state = _state(store, at, now)
     schedule = find_schedule(state, id_)
-    return describe(schedule, open_by_id(state).get(id_, ()), full=True)
+    view = _describe_in_full(store, schedule, open_by_id(state).get(id_, ()))
+    from promptyoself.service.schedules.replies.latest import latest_reply
+
+    if (reply := latest_reply(store, schedule)) is not None:
+        view["last_reply"] = reply
+    return view
+
+
+def _describe_in_full(store: Store, schedule: Schedule, slots: Iterable[OpenSlot]) -> ScheduleView:
+    """A schedule with everything, and with what the settings make of what it says."""
+    from promptyoself.service.schedules.replies.retention import shown_retention
+
+    view = describe(schedule, slots, full=True)
+    cast("dict[str, Any]", view).update(shown_retention(schedule, store.settings))
+    return view
 
 
 def open_by_id(state: State) -> dict[str, list[OpenSlot]]:
