@@ -141,7 +141,7 @@ SEE_EVERYTHING = {
     "service.audit.diff": "a schedule may have been another agent's before",
     "service.audit.report": "whether a slot was claimed twice, only all events together say",
     "service.metrics.collect": "counts are everybody's",
-    "service.schedules.clock_rollback": "a schedule's slots of when it was another agent's count",
+    "service.schedules.times.clock_rollback": "a schedule's slots as another agent's count",
     "service.schedules.register": "which id is free",
     "service.schedules.resumption": "a schedule may have been another agent's before",
     "service.schedules.transition": "who is to be told of a failure",

@@ -23,7 +23,6 @@ from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.policy import APPROVED_TIER, approval_in_log
 from promptyoself.rules.slots import CLOCK_TOLERANCE, is_ahead, schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
-from promptyoself.service.schedules.clock_rollback import Recount, claimed_after, recount
 from promptyoself.service.schedules.limits import (
     require_few_waiting,
     require_place,
@@ -43,6 +42,7 @@ from promptyoself.service.schedules.times.asked import (
     warnings_of_times,
     without_its_interval,
 )
+from promptyoself.service.schedules.times.clock_rollback import Recount, claimed_after, recount
 from promptyoself.service.schedules.times.fires import say_back
 from promptyoself.service.schedules.transition import (
     DESTINATION,

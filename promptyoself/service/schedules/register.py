@@ -127,7 +127,7 @@ def next_life(
     drafts: list[Draft] = []
     if is_ahead(existing, now):
         # Imported here since few schedules ever need it.
-        from promptyoself.service.schedules.clock_rollback import recount
+        from promptyoself.service.schedules.times.clock_rollback import recount
 
         counted = recount(store, existing.id, trigger, now)
         record = record._replace(counts_from=counted.counts_from, without=counted.without)

@@ -17,9 +17,9 @@ from promptyoself.rules.pause_end import end_of_pause, is_over
 from promptyoself.rules.policy import APPROVED_TIER
 from promptyoself.rules.slots import is_ahead, missed_slots, schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time
-from promptyoself.service.schedules.clock_rollback import Recount, recount
 from promptyoself.service.schedules.limits import require_free_name, require_room, require_space
 from promptyoself.service.schedules.register import next_life
+from promptyoself.service.schedules.times.clock_rollback import Recount, recount
 from promptyoself.service.schedules.transition import (
     drop_ahead,
     high_water,
