@@ -43,10 +43,14 @@ def _story() -> list[Event]:
     world.add([(records.WorkerStarted("wrk_1", 7, "here", "promptyoself 0", "loop", 32), None)])
     world.keep_reply = "excerpt"
     hourly = world.register(
-        every="1h", name="Hourly", misfire="all", jitter="5m", keep_reply="hash", reply_to="me"
+        every="1h", name="Hourly", misfire="all", jitter="5m", keep_reply="excerpt", reply_to="me"
     )
     daily = world.register(
-        "agent-b", cron="30 9 * * MON-FRI", timezone="Europe/London", until="2027-01-31T00:00Z"
+        *("agent-b", "Hi"),
+        cron="30 9 * * MON-FRI",
+        timezone="Europe/London",
+        until="2027-01-31T00:00Z",
+        keep_reply="hash",
     )
     once = world.register("agent-c", time="in 30m", conversation_id="conv-1", tier=1)
     idle = world.register("agent-d", None, template="idle", time="in 35m")
