@@ -145,7 +145,7 @@ FIELDS = {
             form="agent",
             can_be_unset=True,
             metavar="WHOM",
-            help="Tell this agent, or this destination, of failed and missed slots.",
+            help="Whom to tell of failed and missed slots.",
         ),
         Field(
             "tags",

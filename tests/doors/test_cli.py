@@ -199,7 +199,16 @@ def test_the_shell_completes(environ: dict[str, str]) -> None:
         assert done.code == 0
         return {line.partition(",")[2] for line in done.out.decode().splitlines()}
 
-    commands = {"register", "resume", "reinforce", "report", "revoke", "rebuild", "recover"}
+    commands = {
+        "register",
+        "resume",
+        "reinforce",
+        "replies",
+        "report",
+        "revoke",
+        "rebuild",
+        "recover",
+    }
     assert complete("promptyoself", "re") == commands
     assert complete("promptyoself", "register", "--max") == {"--max-repetitions"}
     assert complete("promptyoself", "register", "--misfire", "s") == {"skip"}

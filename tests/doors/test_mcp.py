@@ -42,7 +42,7 @@ pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 READ_ONLY = {
     "list", "show", "next", "simulate", "history", "audit", "diff", "stats", "head", "verify",
-    "agents", "test", "desires", "budgets",
+    "agents", "test", "desires", "budgets", "replies",
 }  # fmt: skip
 PROMPT = {"agent_id": AGENT, "prompt": "Hello", "every": "2h"}
 
@@ -265,6 +265,7 @@ async def test_tools_answer_what_they_say(sandbox: Sandbox, var: Path, clock: Cl
         await asked("verify")
         for tool, arguments in (
             ("list", {"full": True, "status": "all"}), ("history", {}), ("audit", {}),
+            ("replies", {}),
             ("stats", {}), ("list", {"limit": 1}),
         ):  # fmt: skip
             words = [

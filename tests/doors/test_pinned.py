@@ -50,6 +50,7 @@ COMMANDS: dict[str, list[str]] = {
         "", "--ndjson", "--chain desires", "--id THEIRS", "--id DESIRE", "--by OTHER",
         "--type schedule", "--agent-id OTHER", "--id THEIRS --slot 2026-11-20T13:00",
     ],
+    "replies": ["", "--ndjson", "--id THEIRS", "--agent-id OTHER", "--format table"],
     "verify": [""],
     "head": ["", "--chain desires"],
     "rebuild": [""],
