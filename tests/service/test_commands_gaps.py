@@ -146,8 +146,7 @@ READING = (
     "budgets", "metrics", "audit", "audit --agent-id AGENT",
     "audit --since 2026-10-01T00:00 --until 2026-10-31T00:00", "diff --from 2026-09-01T00:00",
     "pack --out OUT", "doctor", "rebuild", "agenda", "agenda --agent-id AGENT --for 9d",
-    "report --since 2026-09-01T00:00", "report --agent-id AGENT", "notify list",
-    "report --since 2026-09-01T00:00", "report --agent-id AGENT", "replies --id ID",
+    "report --since 2026-09-01T00:00", "report --agent-id AGENT", "notify list", "replies --id ID",
     "replies --since 2026-10-01T00:00", "replies --agent-id AGENT",
 )  # fmt: skip
 """Every command that only reads, about a schedule or an agent where it can be."""
