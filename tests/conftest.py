@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -53,6 +54,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "tests/letta_code/build.py prints it; once for each version to be tried",
     )
     parser.addoption(
+        "--broca",
+        metavar="DIR",
+        help="run what is about Broca against this checkout too, as tests/broca/run_real.py does",
+    )
+    parser.addoption(
+        "--broca-python",
+        metavar="PYTHON",
+        default=sys.executable,
+        help="the Python that has the packages of that Broca, and promptyoself",
+    )
+    parser.addoption(
         "--engine",
         metavar="WORDS",
         help="run the containers: the words before `docker`, as docker/engine.sh takes them, or "
@@ -72,6 +84,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_letta" in metafunc.fixturenames:
         kinds = ["sandbox", "real"] if metafunc.config.getoption("real_letta") else ["sandbox"]
         metafunc.parametrize("any_letta", kinds, indirect=True)
+
+    if "any_broca" in metafunc.fixturenames:
+        real = metafunc.config.getoption("broca")
+        folders = [Path(__file__).parent / "broca" / "stand_in", *([Path(real)] if real else [])]
+        metafunc.parametrize("any_broca", folders, ids=["stand-in", "real"][: len(folders)])
 
     if "letta_code_program" in metafunc.fixturenames:
         programs = metafunc.config.getoption("letta_code")

@@ -72,6 +72,14 @@ def read_envfile(
     return entries
 
 
+def values_of(path: Path) -> dict[str, str]:
+    """What the ``.env`` file of another program sets, as that program's reader has it; nothing if
+    there is no file."""
+    from dotenv import dotenv_values
+
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+
+
 def _content(path: Path) -> bytes | None:
     try:
         status = os.stat(path)

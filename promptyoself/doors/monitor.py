@@ -148,12 +148,13 @@ class Monitor:
 
     def _targets_in_use(self) -> frozenset[TargetName]:
         """The targets that schedules go to, or that the loop has met trouble at. Without any other,
-        it is Letta."""
+        it is Letta. A Broca's queue can't be asked from here, and its own loop serves it."""
         with suppress(PromptyoselfError, OSError):  # of which the check of the log tells
             state = self._store.unpinned.snapshot().state
             if state is not self._used[0]:
                 self._used = state, targets_in_use(state)
-        return self._used[1] | self._heartbeat.troubles.keys() or frozenset({"letta"})
+        used = self._used[1] | self._heartbeat.troubles.keys() or frozenset[TargetName]({"letta"})
+        return used - {"broca"}
 
     def _reachable(self, name: TargetName) -> Health:
         """A target's health, as deliveries have met it; without any trouble, a call finds out."""

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptyoself import __version__
-from promptyoself.core.disk import Disk
-from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.agent_parameters import argument_name, commands_of, parameters
 from promptyoself.doors.registry import AGENT_FACING
 from promptyoself.doors.wording import Wording, tool_description
+from promptyoself.service.setup.plugin_file import write_plugin
 
 if TYPE_CHECKING:
     import click
@@ -93,24 +92,9 @@ def install(plugins: Path, python: str) -> tuple[Path, bool]:
         PromptyoselfError: ``plugin_exists``: something else has that name there.
         OSError: the folder can't be written.
     """
-    folder = plugins / _NAME
-    path = folder / "cli.py"
-    content = _STUB.format(mark=_MARK, python=os.path.abspath(python)).encode()
-    if folder.is_symlink() or (folder.exists() and not _is_ours(path)):
-        raise PromptyoselfError(
-            "plugin_exists",
-            f"{folder} is there already, and install-plugin didn't write it.",
-            "Move it away first. A link to promptyoself's own folder is a plugin as it is.",
-        )
-    if path.exists() and path.read_bytes() == content:
-        return path, False
-    disk = Disk()
-    disk.make_directory(folder)
-    disk.replace(path, content)
-    # The host may run as another user; there is nothing secret in it.
-    folder.chmod(0o755)
-    path.chmod(0o755)
-    return path, True
+    path = plugins / _NAME / "cli.py"
+    text = _STUB.format(mark=_MARK, python=os.path.abspath(python))
+    return path, write_plugin(path, text, _MARK, mode=0o755)
 
 
 def check_plugin(plugins: Path) -> tuple[bool, str, str]:
@@ -144,13 +128,6 @@ def check_plugin(plugins: Path) -> tuple[bool, str, str]:
         output = (done.stdout or done.stderr).decode("utf-8", "replace").strip()[-200:]
         return False, f"{path} --describe answered {done.returncode}: {output}", install_it
     return True, f"{path}, version {version}, with {commands} commands", ""
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        return _MARK in path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 _MARK = "# Written by `promptyoself install-plugin`; it may be written anew."

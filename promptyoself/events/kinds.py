@@ -129,6 +129,7 @@ PROBLEMS: frozenset[Outcome] = frozenset({"unaccounted", "doubled", "unexpected"
 
 PendingReason = Literal[
     "no_loop",  # no loop is running
+    "no_broca_loop",  # no loop is running inside its agent's Broca
     "busy",  # its agent has another delivery under way
     "overlap",  # an earlier slot of its schedule isn't settled
     "held",  # Letta gave no answer

@@ -2,18 +2,24 @@
 into which conversation, and what they have to wait for there."""
 
 import re
+from hashlib import sha256
 from typing import Literal, get_args
 
-TargetName = Literal["letta", "letta-code", "letta-cloud"]
+TargetName = Literal["letta", "letta-code", "letta-cloud", "broca"]
 
 TARGETS: tuple[TargetName, ...] = get_args(TargetName)
 """``letta`` is a Letta server, ``letta-code`` a Letta Code App Server with agents of its own, and
-``letta-cloud`` the queue of Letta's cloud for agents of Letta Code. That one is untested."""
+``letta-cloud`` the queue of Letta's cloud for agents of Letta Code. That one is untested. ``broca``
+is the queue of a Broca, which tells its agent's answers to people on their platforms."""
+
+ASKABLE: tuple[TargetName, ...] = ("letta", "letta-code", "letta-cloud")
+"""The targets that can be asked from anywhere. Only a loop inside a Broca reaches its queue."""
 
 TARGET_TITLES: dict[TargetName, str] = {
     "letta": "Letta",
     "letta-code": "Letta Code",
     "letta-cloud": "Letta Cloud (untested)",
+    "broca": "Broca",
 }
 """The targets as sentences call them."""
 
@@ -22,6 +28,7 @@ NEW, DEFAULT = "new", "default"
 """
 
 
+_ROUTE = re.compile(r"[^\s:]+:\S+").fullmatch
 _UUID_ID = re.compile(r"conv-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.I).fullmatch
 _OTHER_ID = re.compile(r"local-conv-[0-9]+|conv-\S+", re.ASCII).fullmatch
 
@@ -29,9 +36,16 @@ _OTHER_ID = re.compile(r"local-conv-[0-9]+|conv-\S+", re.ASCII).fullmatch
 def is_likely_conversation(text: str, target: TargetName | None) -> bool:
     """Whether it is one of the words for a conversation, or has the form of a conversation's id at
     that target. ``None``: at any target."""
+    if target == "broca":
+        return text.casefold() == DEFAULT or is_route(text)
     if text.casefold() in (NEW, DEFAULT) or _UUID_ID(text):
         return True
     return target != "letta" and _OTHER_ID(text) is not None
+
+
+def is_route(text: str) -> bool:
+    """Whether it has the form in which a user of a Broca is named: ``PLATFORM:USER``."""
+    return _ROUTE(text) is not None
 
 
 def implied_target(agent_id: str) -> TargetName:
@@ -58,9 +72,10 @@ def default_conversation(target: TargetName) -> str:
     """The conversation of a schedule that names none: :data:`NEW` or :data:`DEFAULT`.
 
     In a conversation of its own nobody disturbs a prompt, and a prompt disturbs nobody. A Letta
-    server's agents have had prompts in their own conversation from the beginning.
+    server's agents have had prompts in their own conversation from the beginning. In a Broca the
+    default stands for the user whom its plugin's settings name.
     """
-    return DEFAULT if target == "letta" else NEW
+    return DEFAULT if target in ("letta", "broca") else NEW
 
 
 def stored_target(agent_id: str, target: str | None) -> TargetName | None:
@@ -86,3 +101,19 @@ def lane_of(agent_id: str, target: TargetName, conversation_id: str | None) -> s
         return agent_id
     conversation = conversation_id or default_conversation(target)
     return None if conversation == NEW else f"{agent_id} {conversation}"
+
+
+def worker_in_broca(worker: str, agent_id: str) -> str:
+    """The name of a loop inside a Broca, made from a name that no other worker has. It says whose
+    Broca that is, so that everybody can tell which slots are that loop's to claim."""
+    return f"{worker}{_mark(agent_id)}"
+
+
+def serves(worker: str, target: TargetName, agent_id: str) -> bool:
+    """Whether a worker of that name sends an agent's prompts to a target. The queue of a Broca is
+    served by the loop inside that Broca alone, and every other target by every loop."""
+    return target != "broca" or worker.endswith(_mark(agent_id))
+
+
+def _mark(agent_id: str) -> str:
+    return f"_broca_{sha256(agent_id.encode()).hexdigest()[:12]}"

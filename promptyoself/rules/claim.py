@@ -16,6 +16,7 @@ from promptyoself.events.target_names import (
     TargetName,
     default_conversation,
     recorded_target,
+    serves,
     target_of,
 )
 from promptyoself.rules.due import due
@@ -117,9 +118,10 @@ def anything_to_claim(
     until: datetime | None,
     only: str | None,
     limits: Mapping[TargetName, int] = NO_LIMITS,
+    worker: str = "",
 ) -> bool:
     """Whether :func:`claim` would have something to decide. It stops at the first slot."""
-    return next(_candidates(state, now, until, only, _held(limits)), None) is not None
+    return next(_candidates(state, now, until, only, _held(limits), worker), None) is not None
 
 
 def claim(
@@ -143,7 +145,8 @@ def claim(
     worker, gets no second one. A schedule about which nothing can be decided (its time zone is
     gone, say) doesn't stop the others. What an approval allows is claimed and paid for at once.
 
-    ``until`` leaves alone what became due only after it, and ``only`` what isn't that agent's.
+    ``until`` leaves alone what became due only after it, and ``only`` what isn't that agent's. What
+    the worker doesn't serve (:func:`~promptyoself.events.target_names.serves`) is left to others.
     ``event_time`` is the time that the events will bear, by default ``now``. It is later where the
     clock has run back; then the claims say when they were made, and headers tell that time.
 
@@ -157,7 +160,7 @@ def claim(
     claimed: set[str] = set()  # schedules: their budgets and approvals are charged one by one
     left = dict(limits)
     written = 0  # characters of texts that were rendered
-    for id_, key in _candidates(state, now, until, only, _held(limits)):
+    for id_, key in _candidates(state, now, until, only, _held(limits), worker):
         full = len(decision.records) >= _MOST_RECORDS or written >= _MOST_TEXT
         if len(decision.claims) >= seats or full:
             break
@@ -215,14 +218,18 @@ def _candidates(
     until: datetime | None,
     only: str | None,
     held: frozenset[TargetName],
+    worker: str,
 ) -> Iterator[tuple[str, str]]:
-    """The due slots whose lanes are free, as schedule id and key of the open slot, if any."""
+    """The due slots that this worker serves and whose lanes are free, as schedule id and key of the
+    open slot, if any."""
     occupied = occupied_lanes(state)
     begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
     latest = format_utc(now) if until is None else min(format_utc(now), format_utc(until))
     for _, id_, key in due(state, latest, only):
-        target, lane = place_of(state.schedules[id_])
-        if lane not in occupied and target not in held and (key or id_ not in begun):
+        schedule = state.schedules[id_]
+        target, lane = place_of(schedule)
+        is_free = lane not in occupied and target not in held and (key or id_ not in begun)
+        if is_free and serves(worker, target, schedule.agent_id):
             yield id_, key
 
 

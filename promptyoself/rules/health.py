@@ -66,6 +66,15 @@ def targets_in_use(state: State, *, thorough: bool = False) -> frozenset[TargetN
     return frozenset(used)
 
 
+def brocas_in_use(state: State) -> list[str]:
+    """The agents whose schedules that aren't over go through a Broca."""
+    return [
+        agent_id
+        for agent_id, agent in sorted(state.agents.items())
+        if any(state.schedules[id_].target == "broca" for id_ in agent.unfinished)
+    ]
+
+
 def overdue(state: State, now: datetime) -> str:
     """The schedules with an overdue slot (see :data:`LATE`); empty if there are none."""
     late = format_utc(now - LATE)

@@ -269,6 +269,7 @@ SURE_TROUBLE = frozenset(
         *("letta_unreachable", "letta_unauthorized"),
         *("letta_code_unreachable", "letta_code_unauthorized", "letta_code_too_old"),
         *("letta_code_not_installed", "target_not_configured"),
+        *("broca_missing", "broca_unfit", "broca_unsupported"),
     }
 )
 """Codes that say that the target itself can't be reached, or refuses us."""
@@ -276,7 +277,7 @@ SURE_TROUBLE = frozenset(
 TROUBLE = SURE_TROUBLE | {
     *("letta_timeout", "letta_server_error", "letta_unreadable", "letta_connection_lost"),
     *("letta_code_timeout", "letta_code_unreadable", "letta_code_connection_lost"),
-    "letta_client_unfit",
+    *("letta_client_unfit", "broca_locked", "broca_unreadable"),
 }
 """Codes after which a loop holds all deliveries to that target back for a while: after one of
 :data:`SURE_TROUBLE` at once, after another if several agents meet it."""

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "targets.letta": {"core", "events", "targets"},
     "targets.letta_code": {"core", "events", "targets"},
     "targets.letta_cloud": {"events", "targets", "targets.letta"},
+    "targets.broca": {"core", "events", "targets"},
     "sandbox": {"core"},
     # What is done, by subject.
     "service.schedules": BELOW_SERVICE - {"index"} | {"phrases"},
@@ -49,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.files": {"core", "events", "state", "store", "service.schedules"},
     "service.forecast": BELOW_SERVICE - {"index"}
     | {"phrases", "service.schedules", "service.desires"},
+    "service.broca": {"core", "targets", "targets.broca", "service.setup"},
     "service.setup": {"core"},
     "service.letta_code": {"core", "targets.letta_code"},
     "service.notices": BELOW_SERVICE - {"index"} | {"targets", "service.setup"},
@@ -60,14 +62,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     # How callers come in.
     "doors": {"core", "events", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"}
-    | {"doors.terminal"},
+    | {"service.setup", "doors.terminal"},
     "doors.terminal": {"core", "events"},
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "sandbox"}
     | {"doors", "doors.mcp", "doors.terminal"}
     | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "files", "forecast")}
     | {f"service.{subject}" for subject in ("metrics", "proof", "schedules", "setup", "transfer")}
-    | {"service.upkeep", "service.letta_code", "service.notices"},
+    | {"service.upkeep", "service.letta_code", "service.notices", "service.broca"},
+    "broca": {"core", "events", "store", "targets", "targets.broca", "doors"}
+    | {"service.broca", "service.delivery"},
     "cli": {"doors"},
     "__main__": {"cli"},
 }
@@ -135,6 +139,7 @@ All others get from the store what the caller may see, and can't forget to ask."
 SEE_EVERYTHING = {
     "doors.monitor": "says whether the loop does its work",
     "doors.commands.delivery": "a loop delivers for everybody",
+    "broca": "a loop delivers for everybody",
     "doors.commands.log": "the chain is checked, sealed, recovered and counted as one",
     "doors.commands.proof": "what is signed and packed is the whole chain",
     "doors.commands.setup": "doctor examines the whole installation",

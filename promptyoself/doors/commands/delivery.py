@@ -17,7 +17,7 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import Seconds, Whole
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.events.target_names import TARGETS, TargetName
+from promptyoself.events.target_names import ASKABLE, TargetName
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
@@ -245,7 +245,7 @@ def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[No
 
 _target_option = click.option(
     "--target",
-    type=click.Choice(TARGETS),
+    type=click.Choice(ASKABLE),
     default="letta",
     help="Which target to ask; letta-cloud is untested.",
 )

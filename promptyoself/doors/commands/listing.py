@@ -1,6 +1,9 @@
 """Schedules, looked at. Apart from what changes them, whose many options take a while to make."""
 
-from typing import Any
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +18,9 @@ from promptyoself.doors.options import (
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 from promptyoself.events.kinds import STATUSES
+
+if TYPE_CHECKING:
+    from promptyoself.store.store import Store
 
 _STATUSES = [*STATUSES, "all"]
 _ORDERS = ["next", "name", "agent", "last", "created"]
@@ -64,7 +70,22 @@ def list_command(
     if session.for_people:  # the line of each has something from all that is known of it
         session.beside["full"] = options["full"]
         options["full"] = True
-    return list_schedules(store, now=session.now(), **options)
+    answer = list_schedules(store, now=session.now(), **options)
+    if options["at"] is None:
+        warn_of_brocas(session, store, [schedule["id"] for schedule in answer["schedules"]])
+    return answer
+
+
+def warn_of_brocas(session: Session, store: Store, ids: list[str]) -> None:
+    """Warn where the prompts of schedules go through a Broca in which no loop runs."""
+    schedules = store.read().state.schedules
+    shown = (schedules.get(id_) for id_ in ids)
+    agents = {schedule.agent_id for schedule in shown if schedule and schedule.target == "broca"}
+    if agents:
+        from promptyoself.service.upkeep.running_loop import no_broca_loop_warning
+
+        with suppress(OSError):  # what was asked for is told all the same
+            session.add_warning(no_broca_loop_warning(store, agents))
 
 
 @command("show")

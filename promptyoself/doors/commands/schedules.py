@@ -142,7 +142,14 @@ def register_command(
         require_agent(session.settings, agent_id, target)
     _warn_of_conversation(session, request, agent_id)
     _warn_of_zone(session, request)
-    return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
+    answer = session.scheduled(
+        partial(register, request=request, now=session.now(), dry_run=dry_run)
+    )
+    if request.target == "broca" and not dry_run:
+        from promptyoself.doors.commands.listing import warn_of_brocas
+
+        warn_of_brocas(session, session.store(), [answer["id"]])
+    return answer
 
 
 def _register_all(session: Session, source: str, *, dry_run: bool) -> Document:

@@ -33,8 +33,9 @@ from promptyoself.doors.session import Session
 )
 @click.option("--quick", is_flag=True, help="Check the end of the log, not all of it.")
 @click.option("--plugins-dir", metavar="DIR", help="Check that a Sanctum host finds us there.")
+@click.option("--broca", metavar="DIR", help="Check that this Broca delivers prompts, and once.")
 def doctor_command(
-    session: Session, skip_letta: bool, plugins_dir: str | None, **options: bool
+    session: Session, skip_letta: bool, plugins_dir: str | None, broca: str | None, **options: bool
 ) -> Document:
     """Say what is wrong with this installation.
 
@@ -55,6 +56,10 @@ def doctor_command(
         from promptyoself.doors.sanctum import check_plugin
 
         checks.append(Check("plugin", *check_plugin(Path(plugins_dir))))
+    if broca is not None:
+        from promptyoself.service.broca import checkout
+
+        checks += [Check(*found) for found in checkout.examine(Path(broca), os.environ)]
     settings = [
         {"name": source.setting.name, "value": source.shown, "origin": source.origin}
         for source in read_sources(var=session.var)
@@ -77,7 +82,6 @@ def doctor_command(
 @command("install-plugin")
 @click.option(
     "--plugins-dir",
-    required=True,
     metavar="DIR",
     help="The Sanctum host's folder of plugins (its MCP_PLUGINS_DIR).",
 )
@@ -86,13 +90,31 @@ def doctor_command(
     metavar="PATH",
     help="The interpreter that has promptyoself's packages (else: this one).",
 )
-def install_plugin_command(session: Session, plugins_dir: str, python: str | None) -> Document:
-    """Write a plugin for a Sanctum host.
+@click.option("--broca", metavar="DIR", help="Instead: a checkout of Broca, to deliver through.")
+def install_plugin_command(
+    session: Session, plugins_dir: str | None, python: str | None, broca: str | None
+) -> Document:
+    """Write a plugin for a Sanctum host, or for a Broca.
 
-    It is for a host whose interpreter lacks promptyoself's packages. If the host's own has them, a
-    link to promptyoself's package folder is enough.
+    A host needs it where its interpreter lacks promptyoself's packages. If the host's own has them,
+    a link to promptyoself's package folder is enough. Into a Broca's queue go prompts whose answers
+    are to reach people on their platforms; its own interpreter must have promptyoself's packages.
     """
     del session
+    if broca is not None:
+        if plugins_dir is not None or python is not None:
+            raise WrongUsage(
+                "conflicting_options",
+                "--broca was given with an option for Sanctum hosts.",
+                "Give --broca alone.",
+            )
+        return _install_in_broca(broca)
+    if plugins_dir is None:
+        raise WrongUsage(
+            "missing_option",
+            "Missing option '--plugins-dir'.",
+            "See `promptyoself install-plugin --help`.",
+        )
     from promptyoself.doors.sanctum import install
 
     if not os.path.isdir(plugins_dir):
@@ -109,6 +131,17 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
     path, changed = install(Path(plugins_dir), chosen)
     message = "The plugin was written." if changed else "The plugin is there already."
     return {"path": str(path), "changed": changed, "message": message}
+
+
+def _install_in_broca(folder: str) -> Document:
+    from promptyoself.service.broca.checkout import install
+
+    path, changed = install(Path(folder), os.environ)
+    message = "The plugin was written." if changed else "The plugin is there already."
+    hint = (
+        "See that promptyoself is installed for the Python that runs Broca, then start Broca again."
+    )
+    return {"path": str(path), "changed": changed, "message": message, "hint": hint}
 
 
 @command("sandbox")

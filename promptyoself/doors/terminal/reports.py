@@ -117,6 +117,7 @@ def _reason(missing: Document, screen: Screen) -> Text:
 
 _WAITS: dict[str, str] = {
     "no_loop": "no loop is running",
+    "no_broca_loop": "no loop is running inside its agent's Broca",
     "busy": "another delivery is under way there",
     "overlap": "an earlier slot of its schedule isn't settled",
     "held": "its target can't be reached, so it is held back",

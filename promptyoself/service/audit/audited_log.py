@@ -171,7 +171,7 @@ class AuditedLog:
     ) -> tuple[Outcome, str, datetime]:
         """The outcome of something that could have been claimed since ``ready``, and wasn't.
         Returns the outcome, the reason, and until when a loop has shown that it left it alone."""
-        lane, target = recipient.lane or "", recipient.target
+        lane, target, agent_id = recipient.lane or "", recipient.target, recipient.agent_id
         since = parse_utc(max(ready, self._free_since.get(lane, "")))
         waits_for: PendingReason | None = None
         if self._claimed.get(lane):
@@ -180,7 +180,9 @@ class AuditedLog:
             waits_for = "desires"
         if waits_for is not None:
             return "pending", waits_for, since
-        left_alone_until = self.loops.left_alone_until(since, end.now, end.living, target)
+        left_alone_until = self.loops.left_alone_until(
+            since, end.now, end.living, target, agent_id
+        )
         if left_alone_until > since:
             return "unaccounted", "forgotten", left_alone_until
-        return "pending", self.loops.pending_reason(end.living, target), since
+        return "pending", self.loops.pending_reason(end.living, target, agent_id), since

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.kinds import PendingReason
-from promptyoself.events.target_names import TargetName
+from promptyoself.events.target_names import TargetName, serves
 from promptyoself.state.fold import Folded
 from promptyoself.targets.api import TROUBLE
 
@@ -102,14 +102,21 @@ class LoopHistory:
                 passes.add(event.ts)
 
     def left_alone_until(
-        self, since: datetime, now: datetime, living: Collection[str], target: TargetName
+        self,
+        since: datetime,
+        now: datetime,
+        living: Collection[str],
+        target: TargetName,
+        agent_id: str,
     ) -> datetime:
-        """Until when a loop has shown that it left alone what was due to a target ``since`` then.
-        ``living`` are the workers that are alive. It is ``since`` where no loop has shown that."""
+        """Until when a loop has shown that it left alone what was due to an agent by a target
+        ``since`` then. ``living`` are the workers that are alive. It is ``since`` where no loop has
+        shown that. Single passes show nothing of a target that not all loops serve."""
         passes = self._passes.get(target, self._passes[""])
-        latest = max(since, parse_utc(passes.latest)) if passes.latest else since
+        is_shown = passes.latest and target != "broca"
+        latest = max(since, parse_utc(passes.latest)) if is_shown else since
         for loop in self.loops.values():
-            if target in loop.troubled:
+            if target in loop.troubled or not serves(loop.worker, target, agent_id):
                 continue
             end = now if loop.worker in living else parse_utc(loop.up)
             watched = end - FORGOTTEN_AFTER
@@ -117,13 +124,19 @@ class LoopHistory:
                 latest = max(latest, watched)
         return latest
 
-    def pending_reason(self, living: Collection[str], target: TargetName) -> PendingReason:
-        """Why something due to a target wasn't touched yet.
+    def pending_reason(
+        self, living: Collection[str], target: TargetName, agent_id: str
+    ) -> PendingReason:
+        """Why something due to an agent by a target wasn't touched yet.
 
-        ``no_loop``: none is up. ``held``: a loop holds back what goes there. ``soon``: it is a
-        matter of moments.
+        ``no_loop``: none is up. ``no_broca_loop``: none is up inside that agent's Broca. ``held``:
+        a loop holds back what goes there. ``soon``: it is a matter of moments.
         """
-        up = [loop for loop in self.loops.values() if loop.worker in living]
+        up = [
+            loop
+            for loop in self.loops.values()
+            if loop.worker in living and serves(loop.worker, target, agent_id)
+        ]
         if not up:
-            return "no_loop"
+            return "no_broca_loop" if target == "broca" else "no_loop"
         return "held" if any(target in loop.troubled for loop in up) else "soon"

@@ -31,6 +31,8 @@ def target_for(settings: Settings, name: TargetName) -> Target:
 
         token = settings.letta_code_token
         return LettaCode(url, token, call_timeout=settings.call_timeout)
+    if name == "broca":
+        return Unconfigured(name, "Only the loop that its plugin runs inside a Broca reaches it.")
     if settings.letta_cloud:
         from promptyoself.targets.letta_cloud import LettaCloud
 

@@ -15,7 +15,7 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import WorkerMode
 from promptyoself.events.records import Record, WorkerStarted, WorkerStopped
-from promptyoself.events.target_names import TargetName
+from promptyoself.events.target_names import TargetName, recorded_target, serves
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import (
     Claim,
@@ -39,7 +39,7 @@ from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.schedules.approvals import ApprovalChecker
 from promptyoself.state.apply import fold
-from promptyoself.state.schedules import AwaitedReply, State, slot_key
+from promptyoself.state.schedules import AwaitedReply, OpenSlot, State, slot_key
 from promptyoself.store.store import Store
 from promptyoself.targets.api import Targets
 
@@ -271,7 +271,8 @@ class Dispatcher:
         """Whether it is worth while to take the lock and decide about claims."""
         if not self._seats():
             return False
-        if anything_to_claim(state, now, until, self._only, self._in_flight.limits()):
+        limits = self._in_flight.limits()
+        if anything_to_claim(state, now, until, self._only, limits, self._worker):
             return True
         self._broken = frozenset()
         return False
@@ -405,7 +406,7 @@ class Dispatcher:
         adopted = [
             orphan
             for orphan in orphans(state, dead, now)
-            if self._only in (None, orphan.agent_id) and key_of(orphan) not in self._in_flight
+            if self._is_ours(orphan) and key_of(orphan) not in self._in_flight
         ]
         for orphan in adopted:
             self._activity.step("adopted", orphan)
@@ -413,7 +414,12 @@ class Dispatcher:
 
     def _replies(self, state: State) -> Iterator[AwaitedReply]:
         """The answers that are awaited and may be read by this worker."""
-        return (r for r in state.replies.values() if self._only in (None, r.agent_id))
+        return (reply for reply in state.replies.values() if self._is_ours(reply))
+
+    def _is_ours(self, sent: Claim | OpenSlot | AwaitedReply) -> bool:
+        """Whether this worker may take over what another has sent."""
+        target = recorded_target(sent.target)
+        return self._only in (None, sent.agent_id) and serves(self._worker, target, sent.agent_id)
 
     def _awaited_elsewhere(self, state: State) -> Iterator[str]:
         """The workers of the answers that aren't read here."""
@@ -426,7 +432,7 @@ class Dispatcher:
         for key, slot in state.open.items():
             if (
                 slot.worker is not None
-                and self._only in (None, slot.agent_id)
+                and self._is_ours(slot)
                 and f"{key}|{slot.attempt}" not in self._in_flight
             ):
                 yield slot.worker

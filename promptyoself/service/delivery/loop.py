@@ -172,6 +172,7 @@ def run_loop(
     heartbeat: Heartbeat | None = None,
     accept_clock: bool = False,
     elapsed: Callable[[], float] | None = None,
+    worker: str | None = None,
 ) -> None:
     """Deliver until ``stop`` is set.
 
@@ -181,6 +182,8 @@ def run_loop(
     Nothing is claimed while the clock has leapt, by comparison with ``elapsed`` (by default, the
     machine's uptime), or is far behind the log. With ``accept_clock`` it is trusted.
 
+    ``worker`` is a name that no other worker has had, where it says what this one serves.
+
     If the log is damaged or has lost events that were seen, the loop stays up, delivers nothing and
     says so once. It goes on once the log is whole again.
 
@@ -189,7 +192,7 @@ def run_loop(
         PromptyoselfError, OSError: the log could not be written at the start or at the end.
     """
     store.prepare_workers()
-    worker = new_worker_name()
+    worker = worker or new_worker_name()
     trusted = None if accept_clock else TrustedClock(clock, elapsed or _uptime)
     clock = trusted or clock
     with store.workers.alive(worker):

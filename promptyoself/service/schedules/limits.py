@@ -7,7 +7,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import Settings
 from promptyoself.core.times import shown
 from promptyoself.events.kinds import FINISHED
-from promptyoself.events.target_names import TargetName
+from promptyoself.events.target_names import DEFAULT, TargetName, is_route
 from promptyoself.state.schedules import Schedule, State, comes_back_at, prompt_size, unfinished
 
 MAX_WAITING_RUNS = 100
@@ -103,6 +103,22 @@ def require_place(
 # agent has another schedule of that name.
 _SPACE = frozenset({"agent_id", "prompt", "template"})
 _NAMED_IN = frozenset({"agent_id", "name"})
+
+
+def require_route(target: TargetName, conversation: str | None) -> None:
+    """Refuse what can't be a conversation at its target. Only a Broca's have a form of their own:
+    a user of a platform.
+
+    Raises:
+        PromptyoselfError: ``invalid_conversation_id``.
+    """
+    if target == "broca" and not is_route(conversation or "a:b") and conversation != DEFAULT:
+        raise PromptyoselfError(
+            "invalid_conversation_id",
+            f"--conversation-id {shown(conversation or '')} names no user of Broca's.",
+            "Give PLATFORM:USER, for instance telegram:123456789; or leave it out, for the user "
+            "whom the settings of Broca's plugin name.",
+        )
 
 
 def require_target(settings: Settings, name: TargetName) -> None:

@@ -30,7 +30,7 @@ from promptyoself.events.schedule_fields import (
 from promptyoself.events.target_names import DEFAULT, NEW, TARGETS, target_of
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time
-from promptyoself.service.schedules.limits import require_target
+from promptyoself.service.schedules.limits import require_route, require_target
 from promptyoself.service.schedules.times.asked import (
     TIMES,
     anchor_of,
@@ -86,7 +86,9 @@ def parse(request: Request, settings: Settings, now: datetime) -> ScheduleRegist
             "Say when: --time '2027-01-31 09:00', --cron '0 9 * * MON' or --every 2h.",
         )
     record = _first_registration(fields, now)
-    require_target(settings, target_of(record.agent_id, record.target))
+    target = target_of(record.agent_id, record.target)
+    require_target(settings, target)
+    require_route(target, record.conversation_id)
     return record
 
 

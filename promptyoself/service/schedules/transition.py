@@ -31,7 +31,7 @@ from promptyoself.rules.slots import (
     skip_event,
 )
 from promptyoself.rules.triggers import Trigger, next_fire_time
-from promptyoself.service.schedules.limits import require_target
+from promptyoself.service.schedules.limits import require_route, require_target
 from promptyoself.state.schedules import OpenSlot, Schedule, State
 from promptyoself.store.store import Store
 
@@ -62,7 +62,8 @@ def with_destination(
     among the fields that are asked for. So a change of the target changes nothing else.
 
     Raises:
-        PromptyoselfError: ``target_not_configured``.
+        PromptyoselfError: ``target_not_configured``; ``invalid_conversation_id``, also of one that
+            the prompts went into before.
     """
     if asked.keys().isdisjoint(DESTINATION):
         return new
@@ -72,6 +73,7 @@ def with_destination(
     conversation = new.conversation_id
     if "conversation_id" not in asked and conversation is None:
         conversation = default_conversation(target_of(old.agent_id, old.target))
+    require_route(target, conversation)
     return new._replace(
         target=stored_target(new.agent_id, new.target),
         conversation_id=stored_conversation(target, conversation),

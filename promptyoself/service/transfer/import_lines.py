@@ -19,7 +19,7 @@ from promptyoself.events.schedule_fields import CONTENT, FIELDS, POLICY
 from promptyoself.events.target_names import target_of
 from promptyoself.rules.placement import MAX_SALT
 from promptyoself.rules.slots import schedule_trigger
-from promptyoself.service.schedules.limits import require_target
+from promptyoself.service.schedules.limits import require_route, require_target
 from promptyoself.service.schedules.request import (
     Request,
     check_jitter,
@@ -196,7 +196,9 @@ def _arrival(
     )
     check_jitter(registered)
     check_rendering(registered)
-    require_target(settings, target_of(registered.agent_id, registered.target))
+    target = target_of(registered.agent_id, registered.target)
+    require_target(settings, target)
+    require_route(target, registered.conversation_id)
     _require_id(fields, original)
     _require_position(fields, registered, now)
     further: list[Record] = []

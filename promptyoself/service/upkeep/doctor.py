@@ -16,13 +16,20 @@ from promptyoself.core.settings import default_zone, describe_unknown, desire_ha
 from promptyoself.core.times import format_duration
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.target_names import TargetName
-from promptyoself.rules.health import failed, failing, overdue, retrying, targets_in_use
+from promptyoself.rules.health import (
+    brocas_in_use,
+    failed,
+    failing,
+    overdue,
+    retrying,
+    targets_in_use,
+)
 from promptyoself.rules.slots import is_ahead, schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.views import problem_of
 from promptyoself.service.upkeep.clock_trust import held_loops
-from promptyoself.service.upkeep.running_loop import last_pass
+from promptyoself.service.upkeep.running_loop import last_pass, no_broca_loop_warning
 from promptyoself.state.schedules import State
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
@@ -78,9 +85,11 @@ def examine(
     checks.append(_guarded("half_life", lambda: _half_life(store)))
     if log.ok:
         checks += _schedules(store, now, require_loop, allow_no_loop, allow_failed, quick)
+    if log.ok and (agents := brocas_in_use(store.snapshot().state)):
+        checks.append(_brocas(store, agents))
     if targets is not None:
         used = log.ok and targets_in_use(store.snapshot().state, thorough=not quick)
-        for name in sorted(used or frozenset[TargetName]({"letta"})):
+        for name in sorted((used or frozenset[TargetName]({"letta"})) - {"broca"}):
             checks.append(_guarded(name, partial(_target, store, targets[name])))
     if os.environ.get("PROMPTYOSELF_DB_PATH"):
         detail = "PROMPTYOSELF_DB_PATH belongs to the SQLite versions and isn't used any more."
@@ -293,6 +302,15 @@ def _times(state: State, now: datetime) -> Check:
 
 def _some(ids: list[str]) -> str:
     return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+
+
+def _brocas(store: Store, agents: list[str]) -> Check:
+    """Whether a loop lives inside each Broca that prompts go through."""
+    warning = no_broca_loop_warning(store, agents)
+    if warning is None:
+        return Check("broca", True, f"a loop is running inside the Broca of {_some(agents)}")
+    hint = "Start Broca. If its log says that promptyoself delivers nothing, do as it says there."
+    return Check("broca", False, warning.removesuffix("."), hint)
 
 
 def _target(store: Store, target: Target) -> Check:

@@ -4,9 +4,11 @@ A loop holds a lock while it lives. A pass sets the time of an empty file in the
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from promptyoself.events.target_names import serves
 from promptyoself.store.store import Store
 
 RECENT_PASS = timedelta(hours=1)
@@ -35,6 +37,25 @@ def last_pass(store: Store) -> datetime | None:
         return datetime.fromtimestamp(seconds, UTC)
     except (OSError, OverflowError, ValueError):
         return None
+
+
+def no_broca_loop_warning(store: Store, agent_ids: Iterable[str]) -> str | None:
+    """A sentence about agents whose prompts go through a Broca, if no loop lives inside that;
+    else ``None``."""
+    agents = sorted(set(agent_ids))
+    living = store.workers.living() if agents else []
+    alone = [
+        agent_id
+        for agent_id in agents
+        if not any(serves(worker, "broca", agent_id) for worker in living)
+    ]
+    if not alone:
+        return None
+    who = f"{alone[0]} and {len(alone) - 1} more" if len(alone) > 1 else alone[0]
+    return (
+        f"No loop is running inside the Broca of {who}, and no other loop can put prompts into its "
+        "queue. They wait until it is started."
+    )
 
 
 def no_loop_warning(store: Store, now: datetime) -> str | None:

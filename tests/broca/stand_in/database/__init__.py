@@ -1,0 +1,1 @@
+"""Broca's database."""

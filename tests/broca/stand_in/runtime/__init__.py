@@ -1,0 +1,1 @@
+"""Broca at run time."""

@@ -1,0 +1,1 @@
+"""The manager of plugins, and the processor of the queue."""
