@@ -246,6 +246,8 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
     "_gone": {"history_compacted"},
     "_find": {"history_compacted"},
     "turn_after": {"history_compacted"},
+    "find": {"history_compacted"},
+    "reply": {"history_compacted"},
     "_success": set(),  # passes on what a command answered
 }  # fmt: skip
 
