@@ -21,6 +21,7 @@ from promptyoself.core import diagnostics
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
+    from broca.brocas import Broca
     from dispatch import Place
     from letta_code.server import LettaCode
     from lettas import Letta
@@ -159,6 +160,14 @@ def any_letta(request: pytest.FixtureRequest) -> Iterator[Letta]:
     else:
         with Sandbox(()) as sandbox:
             yield SandboxLetta(sandbox)
+
+
+@pytest.fixture
+def broca(any_broca: Path, tmp_path: Path, pytestconfig: pytest.Config) -> Broca:
+    """A Broca of this test's own: of the stand-in, and with ``--broca`` of a real checkout too."""
+    from broca.brocas import new_broca
+
+    return new_broca(any_broca, tmp_path / "broca", pytestconfig.getoption("broca_python"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy, deepcopy
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 AGENT = "agent-00000000-0000-4000-8000-00000000b0ca"
@@ -69,6 +72,15 @@ class Broca:
         subprocess.run(command, cwd=folder, env=self.environ, check=True, capture_output=True)
         for user in ("u1", "u2"):
             self.add_user("sink", user)
+
+    def copy(self, folder: Path) -> Broca:
+        """The same, in another folder. It doesn't run."""
+        shutil.copytree(self.folder, folder)
+        other = copy(self)
+        other.folder, other.database = folder, folder / "broca.db"
+        other.environ = {**self.environ, "DB_PATH": str(other.database)}
+        other.settings = deepcopy(self.settings)
+        return other
 
     def add_user(self, platform: str, user: str) -> None:
         """Somebody who has written to the agent there."""
@@ -149,6 +161,17 @@ class Broca:
         self.log.close()
         code, self.process = self.process.returncode, None
         return code
+
+
+_made: dict[Path, Broca] = {}  # those of this process, by what they are a copy of
+
+
+def new_broca(origin: Path, folder: Path, python: str) -> Broca:
+    """A Broca in that folder, which isn't there yet: of a checkout, or of the stand-in."""
+    if origin not in _made:
+        _made[origin] = Broca(origin, Path(mkdtemp()) / "checkout", python)
+        atexit.register(shutil.rmtree, _made[origin].folder.parent, ignore_errors=True)
+    return _made[origin].copy(folder)
 
 
 class Turner:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from brocas import AGENT, USER, Broca, Turner
+from broca.brocas import AGENT, USER, Broca, Turner
 from target_contract import *  # noqa: F403
 from target_contract import Counterpart
 

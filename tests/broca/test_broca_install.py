@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from brocas import AGENT, Broca
+from broca.brocas import AGENT, Broca
 from calling import call
+from conftest import Clock
 
 FIT = {"DEBUG_MODE": "false", "USE_BACKGROUND_PROCESSING": "false", "AGENT_ID": AGENT}
 
@@ -96,26 +97,20 @@ def test_doctor_looks_at_a_checkout(checkout: Broca) -> None:
 # -- without a loop inside a Broca
 
 
-def test_what_waits_for_brocas_loop_is_told(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_for_brocas_loop_is_told(var: Path, clock: Clock) -> None:
     """By everything that looks at schedules; and `execute` leaves it alone."""
     words = ("--agent-id", AGENT, "--prompt", "p", "--target", "broca")
     answer = call("register", *words, "--time", "in 1s").success()
     assert f"inside the Broca of {AGENT}" in answer["warning"]
     call("register", "--agent-id", AGENT, "--prompt", "p", "--every", "1h").success()
     assert "inside the Broca" in call("list").success()["warning"]
-    wait_until_due()
+    clock.advance(seconds=5)
     executed = call("execute").success()
     assert executed["executed"] == []
     (line,) = call("audit").success()["undelivered"]
     assert (line["outcome"], line["why"]) == ("pending", "no_broca_loop")
     checks = call("doctor", "--skip-letta", "--allow-no-loop").error("unhealthy")["checks"]
     assert {check["name"]: check["ok"] for check in checks}["broca"] is False
-
-
-def wait_until_due() -> None:
-    import time
-
-    time.sleep(1.1)
 
 
 @pytest.mark.parametrize("conversation", ["new", "conv-1", "telegram", "telegram: 1", ":1"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brocas import AGENT, Broca, running, wait_for
+from broca.brocas import AGENT, Broca, running, wait_for
 from calling import call, events_of
 
 FIT = ("DEBUG_MODE", "USE_BACKGROUND_PROCESSING", "AGENT_ID")

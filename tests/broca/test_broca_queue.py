@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from brocas import AGENT, USER, Broca, Turner
+from broca.brocas import AGENT, USER, Broca, Turner
 from target_contract import refusal
 
 from promptyoself.events.target_names import worker_in_broca
