@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from broca.brocas import AGENT, Broca
 from calling import call
-from conftest import Clock
+
+if TYPE_CHECKING:
+    from conftest import Clock
 
 FIT = {"DEBUG_MODE": "false", "USE_BACKGROUND_PROCESSING": "false", "AGENT_ID": AGENT}
 

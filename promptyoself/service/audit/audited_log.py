@@ -180,9 +180,7 @@ class AuditedLog:
             waits_for = "desires"
         if waits_for is not None:
             return "pending", waits_for, since
-        left_alone_until = self.loops.left_alone_until(
-            since, end.now, end.living, target, agent_id
-        )
+        left_alone_until = self.loops.left_alone_until(since, end.now, end.living, target, agent_id)
         if left_alone_until > since:
             return "unaccounted", "forgotten", left_alone_until
         return "pending", self.loops.pending_reason(end.living, target, agent_id), since
