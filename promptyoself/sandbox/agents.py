@@ -121,6 +121,14 @@ class Agents:
             for run in agent.runs if agent else ():
                 self._forget(run)
 
+    def delete_conversation(self, conversation_id: str) -> None:
+        """Remove a conversation with its messages, as Letta does. Its runs stay."""
+        with self.lock:
+            conversation = self.conversations.pop(conversation_id, None)
+            agent = self.by_id.get(conversation.agent_id) if conversation else None
+            if agent is not None:
+                agent.history = [m for m in agent.history if m.conversation_id != conversation_id]
+
     def create_conversation(self, agent_id: str, summary: str | None = None) -> str:
         """Begin a conversation with an agent; returns its id."""
         with self.lock:

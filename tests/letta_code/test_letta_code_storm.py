@@ -33,6 +33,7 @@ class Storm(Loops):
             "PROMPTYOSELF_LETTA_CODE_URL": server.url,
             "PROMPTYOSELF_RECONCILE_GRACE": "4",
             "PROMPTYOSELF_CALL_TIMEOUT": "10",
+            "PROMPTYOSELF_KEEP_REPLY": "excerpt",
         }
         super().__init__(var, "http://127.0.0.1:1", seed, **settings)
         self.environ = {**environ, **self.environ}
@@ -81,7 +82,7 @@ class Storm(Loops):
     def rage(self, kills: int, weapons: list[Callable[[], None]]) -> None:
         """Kill so often, with these in turn; and let the others settle everything."""
         end = time.monotonic() + PATIENCE
-        while self.kills < kills or not self.all_settled():
+        while self.kills < kills or not (self.all_settled() and self.all_answered()):
             assert time.monotonic() < end, f"not settled in time: {self.unsettled()}"
             if self.kills < kills:
                 time.sleep(self.random.random() * 2)
@@ -96,6 +97,17 @@ class Storm(Loops):
         marks = (re.search(r"\[([0-9a-f-]{36})\]$", row["summary"] or "") for row in rows)
         return Counter(mark[1] for mark in marks if mark)
 
+    def said(self, delivered: set[str]) -> dict[str, str | None]:
+        """What the transcripts have as the answer to each, if there is one."""
+        said: dict[str, str | None] = dict.fromkeys(delivered)
+        otid = ""
+        for message in self.server.stored():  # conversation by conversation
+            if message["role"] == "user":
+                otid = message.get("otid") or ""
+            elif message["role"] == "assistant" and otid in said:
+                said[otid] = "".join(part.get("text", "") for part in message["content"]) or None
+        return said
+
     def check(self, prompts: int) -> None:
         """All that was sent is in the transcripts once, and all were told once what came of it."""
         outcomes = self.outcomes()
@@ -104,6 +116,10 @@ class Storm(Loops):
         assert len(outcomes) == len(delivered) == prompts
         stored = Counter(message.get("otid") for message in self.server.stored())
         assert {otid: stored[otid] for otid in delivered} == dict.fromkeys(delivered, 1)
+        ends = self.answers()
+        assert set(ends) == delivered, "an answer is lost"
+        assert {len(events) for events in ends.values()} == {1}, "an answer is in the log twice"
+        assert {otid: data.get("text") for otid, (data,) in ends.items()} == self.said(delivered)
         made = self.conversations()
         assert set(made.values()) <= {1}, "two conversations were made for one prompt"
         assert set(made) <= delivered
@@ -114,6 +130,7 @@ class Storm(Loops):
         check_chain(self._var / "schedules")
         count("kills by SIGKILL", self.kills)
         count("slots audited", prompts)
+        count("answers recorded", prompts)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from promptyoself.core.settings import Settings, load_settings
 from promptyoself.sandbox import Sandbox
@@ -80,12 +81,26 @@ class Loops:
         return {
             "open": list(state.open.values()),
             "due": [s.id for s in state.schedules.values() if s.next_run is not None],
+            "awaited": list(state.replies.values()),
         }
 
     def all_settled(self) -> bool:
         """Whether every schedule has had its outcome."""
         state = self.store.read().state
         return not state.open and all(s.next_run is None for s in state.schedules.values())
+
+    def all_answered(self) -> bool:
+        """Whether every answer that is to be kept is in the log, or that there is none."""
+        return not self.store.read().state.replies
+
+    def answers(self) -> dict[str, list[dict[str, Any]]]:
+        """What the log says of answers, by otid: one end of each, unless something is wrong."""
+        ends: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for batch in self.store.replay():
+            for event in batch.envelopes:
+                if event.type in ("delivery.replied", "delivery.unanswered"):
+                    ends[event.data["otid"]].append(dict(event.data))
+        return ends
 
     def outcomes(self) -> Counter[tuple[str, str]]:
         """How often each slot got a final outcome, straight from the log."""
@@ -144,7 +159,7 @@ class Storm(Loops):
         """Kill that many loops at random, one about ``every`` that many seconds; then let Letta
         behave, and the others settle everything."""
         end = time.monotonic() + timeout
-        while self.kills < kills or not self.all_settled():
+        while self.kills < kills or not (self.all_settled() and self.all_answered()):
             assert time.monotonic() < end, f"not settled in time: {self.unsettled()}"
             if self.kills < kills:
                 time.sleep(self.random.random() * 2 * every)
@@ -162,3 +177,13 @@ class Storm(Loops):
             for message in self.sandbox.messages(agent)
             if message.otid is not None and message.kind == "user_message"
         )
+
+    def said(self) -> dict[str, str | None]:
+        """What the agents have said to what arrived, by otid. None: they have only called tools."""
+        said: dict[str, str | None] = {}
+        with self.sandbox.lock:
+            for run in self.sandbox.runs.values():
+                for answer in run.answers:
+                    words = answer.text if answer.kind == "assistant_message" else None
+                    said[str(run.messages[0].otid)] = words
+        return said

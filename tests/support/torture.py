@@ -35,6 +35,7 @@ ORDER = (
     "kills by SIGKILL", "losses of power", "writes cut", "bits flipped", "lines altered",
     "members and months altered", "logs recovered", "crafted logs recovered", "disk errors",
     "processes racing", "clock jumps", "inputs fuzzed", "steps of the model", "slots audited",
+    "answers recorded",
 )  # fmt: skip
 
 ZEROS = (
