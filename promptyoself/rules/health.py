@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from promptyoself.core.instants import format_utc
-from promptyoself.events.kinds import STATUSES
+from promptyoself.events.kinds import FINISHED, STATUSES
 from promptyoself.events.target_names import TargetName, implied_target, target_of
 from promptyoself.state.overlay import Summary
 from promptyoself.state.schedules import State, is_failing
@@ -18,6 +18,9 @@ LATE = timedelta(minutes=5)
 
 LONG = timedelta(minutes=10)
 """A slot that was tried in vain for this long is told of."""
+
+OFTEN = 4
+"""A destination that has refused a notice this often is told of. That takes about a minute."""
 
 _NAMED, _COUNTED = 3, 100  # schedules at most
 _FAILED = STATUSES.index("failed")
@@ -46,6 +49,33 @@ def failing(state: State) -> str:
     failing_ids = (schedule.id for schedule in candidates if is_failing(schedule))
     ids = list(islice(failing_ids, _COUNTED))
     return f"the latest delivery failed of {_counted(ids)}" if ids else ""
+
+
+def destinations_in_use(state: State, *, thorough: bool = False) -> dict[str, str]:
+    """The destinations that schedules which aren't over name, or that notices are owed to, each
+    with the id of one of these schedules. Schedules are read only if this is to be ``thorough``."""
+    used = {notice.to: notice.id for notice in state.notices.values()}
+    if thorough:
+        for schedule in state.schedules.values():
+            if schedule.status not in FINISHED:
+                names = filter(None, (schedule.reply_to, schedule.failure_to))
+                used.update(dict.fromkeys(names, schedule.id))
+    return dict(sorted(used.items()))
+
+
+def refusing(state: State) -> str:
+    """The destinations that have refused a notice :data:`OFTEN`, and why; empty if there are
+    none."""
+    codes: dict[str, str] = {}
+    for notice in state.notices.values():
+        if notice.tries >= OFTEN and notice.code is not None:
+            codes.setdefault(notice.to, notice.code)
+    names = [f"{name} ({code})" for name, code in sorted(codes.items())]
+    if not names:
+        return ""
+    waiting = sum(1 for notice in state.notices.values() if notice.to in codes)
+    notices = "notice waits" if waiting == 1 else "notices wait"
+    return f"{waiting} {notices} for {_listed(names[:_NAMED], len(names))}"
 
 
 def targets_in_use(state: State, *, thorough: bool = False) -> frozenset[TargetName]:

@@ -9,7 +9,11 @@ from installed import converse, environ_of, home, place  # noqa: F401
 from standardwebhooks.webhooks import Webhook as Verifier
 from webhooks import Answer, webhook
 
+from promptyoself.core.setting_values import Destination
 from promptyoself.core.settings import read_file
+from promptyoself.rules.health import destinations_in_use, refusing
+from promptyoself.service.notices import destinations, services
+from promptyoself.state.schedules import EMPTY, OwedNotice
 
 HOOK = "https://hooks.example.org/k3yk3y-12345/x?token=s3cr3t99"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -236,6 +240,72 @@ def test_a_digest_has_a_time_and_a_zone(home: Path, var: Path) -> None:
     answer = call("notify", "digest", "ops", "--off").success()
     assert (answer["digest"], answer["changed"]) == (None, True)
     assert call("notify", "digest", "ops", "--off").success()["changed"] is False
+
+
+def check(*options: str) -> dict[str, Any] | None:
+    """What `doctor` says of notices."""
+    document = call("doctor", "--skip-letta", "--allow-no-loop", *options).document
+    return next((one for one in document["checks"] if one["name"] == "notices"), None)
+
+
+def test_doctor_says_nothing_of_notices_where_there_are_none(home: Path, var: Path) -> None:
+    assert check() is None
+
+
+def test_doctor_misses_a_destination_that_a_schedule_names(home: Path, var: Path) -> None:
+    call("notify", "add", "ops", HOOK).success()
+    id_ = add("--every", "1h", "--reply-to", "ops")
+    well = check()
+    assert well is not None
+    assert (well["ok"], well["detail"]) == (True, "0 to be sent to 1 destination")
+    call("notify", "remove", "ops", "--yes").success()
+    wrong = check()
+    assert wrong is not None
+    assert not wrong["ok"]
+    assert f"no destination has the name ops, which {id_} has" in wrong["detail"]
+    assert wrong["hint"] == "`promptyoself notify add ops` adds it."
+    assert check("--quick") is None, "schedules aren't read"
+    call("cancel", "--id", id_).success()
+    assert check() is None
+
+
+def test_doctor_misses_apprise_and_a_signature(
+    home: Path, var: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMPTYOSELF_DESTINATION_OPS", HOOK)
+    unsigned = check()
+    assert unsigned is not None
+    assert unsigned["ok"]
+    assert "ops without a signature" in unsigned["detail"]
+    monkeypatch.setenv("PROMPTYOSELF_DESTINATION_PHONE", "ntfy://topic")
+    monkeypatch.setattr(services, "find_spec", lambda _: None)
+    wrong = check()
+    assert wrong is not None
+    assert not wrong["ok"]
+    assert "phone can't be reached without Apprise" in wrong["detail"]
+    assert "pip install" in wrong["hint"]
+
+
+def test_a_destination_that_refuses_is_told_of() -> None:
+    """Once it has refused for about a minute: a first refusal is no illness."""
+
+    def owed(number: int, to: str, tries: int, code: str | None) -> OwedNotice:
+        at = f"2026-11-29T08:00:0{number}.000000Z"
+        return OwedNotice(
+            f"ntc_{number}", to, "reply", "sch_1", "agent-7", at, "2026-11:1", at, tries, None, code
+        )
+
+    state = EMPTY._replace(notices={})
+    notices = [
+        owed(1, "ops", 4, "destination_timeout"), owed(2, "ops", 0, None),
+        owed(3, "phone", 2, "destination_failed"), owed(4, "boss", 0, None),
+    ]  # fmt: skip
+    state.notices.update({notice.notice: notice for notice in notices})
+    assert refusing(state) == "2 notices wait for ops (destination_timeout)"
+    assert destinations_in_use(state) == dict.fromkeys(("boss", "ops", "phone"), "sch_1")
+    (ops,) = destinations.listed({"ops": Destination("ops", HOOK, SECRET)}, state)
+    assert (ops["owed"], ops["failing"], ops["tries"]) == (2, "destination_timeout", 4)
+    assert refusing(EMPTY) == ""
 
 
 def test_who_is_pinned_has_no_destinations(

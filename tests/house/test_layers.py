@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.letta_code": {"core", "targets.letta_code"},
     "service.notices": BELOW_SERVICE - {"index"} | {"targets", "service.setup"},
     "service.upkeep": BELOW_SERVICE
-    | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
+    | {"targets", "targets.letta", "service.notices", "service.proof", "service.schedules"}
+    | {"service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}
     | {"targets", "targets.letta", "targets.letta_cloud", "targets.letta_code"}
     | {"service.schedules", "service.desires", "service.notices", "service.upkeep"},

@@ -44,6 +44,10 @@ METRICS: dict[str, Metric] = {
         "For how long the oldest slot that could be claimed has been due, even if its agent is "
         "busy; 0 if there is none.",
     ),
+    "promptyoself_notices_owed": Metric("gauge", "Notices that a destination is yet to take."),
+    "promptyoself_notices_failing": Metric(
+        "gauge", "Those of them that a destination has refused, or that didn't reach it."
+    ),
     "promptyoself_schedules": Metric("gauge", "Schedules by how they stand.", ("status",)),
     "promptyoself_schedule_events_total": Metric(
         "counter",

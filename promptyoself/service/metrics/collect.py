@@ -108,12 +108,15 @@ class Measurer:
         living = set(self._store.workers.living())
         claimed = [slot.worker for slot in state.open.values() if slot.worker is not None]
         in_flight = sum(1 for worker in claimed if worker in living)
+        failing = [notice for notice in state.notices.values() if notice.code is not None]
         oldest = next(due(state, format_utc(now)), None)
         late = 0.0 if oldest is None else (now - parse_utc(oldest[0])).total_seconds()
         return {
             "promptyoself_deliveries_in_flight": [((), in_flight)],
             "promptyoself_deliveries_in_doubt": [((), len(claimed) - in_flight)],
             "promptyoself_deliveries_waiting": [((), len(state.open) - len(claimed))],
+            "promptyoself_notices_owed": [((), len(state.notices))],
+            "promptyoself_notices_failing": [((), len(failing))],
             "promptyoself_oldest_due_seconds": [((), max(late, 0.0))],
             "promptyoself_schedules": [
                 ((status,), state.statuses.get(status, 0)) for status in STATUSES

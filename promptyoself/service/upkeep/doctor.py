@@ -18,14 +18,17 @@ from promptyoself.events.kinds import FINISHED
 from promptyoself.events.target_names import TargetName
 from promptyoself.rules.health import (
     brocas_in_use,
+    destinations_in_use,
     failed,
     failing,
     overdue,
+    refusing,
     retrying,
     targets_in_use,
 )
 from promptyoself.rules.slots import is_ahead, schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
+from promptyoself.service.notices.services import is_installed, not_installed
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.views import problem_of
 from promptyoself.service.upkeep.clock_trust import held_loops
@@ -204,6 +207,8 @@ def _schedules(
     yield Check("schedules", not late, late or "none overdue", hint if late else "")
     yield _failures(state, allow_failed)
     yield _deliveries(state, now, living)
+    if (notices := _notices(store, state, quick)) is not None:
+        yield notices
 
 
 def _loop(store: Store, state: State, living: list[str], require: bool, allow_none: bool) -> Check:
@@ -261,6 +266,37 @@ def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
         if doubt:
             hint = "The loop is finding out what became of them." if living else _START
     return Check("deliveries", not vain and (living != [] or not doubt), "; ".join(details), hint)
+
+
+def _notices(store: Store, state: State, quick: bool) -> Check | None:
+    """Whether notices reach their destinations, where there are any."""
+    destinations = store.settings.destinations
+    used = destinations_in_use(state, thorough=not quick)
+    problems, hints = [], []
+    if missing := [name for name in used if name not in destinations]:
+        names = "no destination has the name" if len(missing) == 1 else "no destinations have names"
+        problems.append(f"{names} {', '.join(missing)}, which {used[missing[0]]} has")
+        hints.append(f"`promptyoself notify add {missing[0]}` adds it.")
+    services = [name for name, to in destinations.items() if to.kind == "apprise"]
+    if services and not is_installed():
+        problems.append(f"{', '.join(services)} can't be reached without Apprise")
+        hints.append(not_installed().hint)
+    if refusals := refusing(state):
+        problems.append(refusals)
+        hints.append("`promptyoself notify test NAME` says what is wrong.")
+    if problems:
+        return Check("notices", False, "; ".join(problems), " ".join(hints))
+    if not destinations:
+        return None
+    unsigned = [
+        name for name, to in destinations.items() if to.kind == "webhook" and to.secret is None
+    ]
+    detail = f"{len(state.notices)} to be sent to {len(destinations)} "
+    detail += "destination" if len(destinations) == 1 else "destinations"
+    if unsigned:
+        hint = f"`promptyoself notify add {unsigned[0]} --replace` makes a secret for it."
+        return Check("notices", True, f"{detail}; {', '.join(unsigned)} without a signature", hint)
+    return Check("notices", True, detail)
 
 
 def _hung(store: Store, now: datetime, living: list[str]) -> str:
