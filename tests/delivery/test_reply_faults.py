@@ -18,6 +18,7 @@ from dispatch import Place
 
 from promptyoself.core.text_limits import MAX_REPLY_BYTES, REPLY_EXCERPT_BYTES
 from promptyoself.sandbox import Sandbox
+from promptyoself.service.audit.diff import diff
 from promptyoself.service.delivery import delivery, reply_reader
 from promptyoself.targets.api import HISTORY_GAP, Message, Reply
 from promptyoself.targets.letta import LettaClient
@@ -264,3 +265,14 @@ def test_two_loops_at_once(sandbox: Sandbox, place_for: MakePlace) -> None:
     place.run(*pair)
     assert len(answers(place)) == len(sandbox.agents)
     assert sandbox.requests["run_messages"] == 16
+
+
+def test_an_answer_changes_no_schedule(sandbox: Sandbox, place_for: MakePlace) -> None:
+    """`diff` tells of fields that somebody has changed."""
+    place = place_for()
+    ask(place, sandbox.agents[0])
+    worker = place.worker()
+    place.run(worker, until=lambda: place.types()["delivery.delivered"] == 1)
+    before = str(len(place.events()))
+    place.run(worker, until=ended(place, 1))
+    assert diff(place.store, from_=before, to=None, now=place.now())["changes"] == []

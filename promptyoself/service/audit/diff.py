@@ -13,7 +13,7 @@ from promptyoself.state.schedules import EMPTY, Schedule
 from promptyoself.store.point import Cutoff, cutoff
 from promptyoself.store.store import Store
 
-_OURS = frozenset(("id", "registered", "told", "retold"))
+_OURS = frozenset(("id", "registered", "told", "retold", "replied"))
 """The fields of a schedule that no event has."""
 
 
