@@ -205,7 +205,7 @@ def _plain(text: str) -> str:
     """Without what differs from one time to the next: hex digits, numbers, times."""
     text = re.sub(r"\b[0-9a-f]{64}\b", "HASH", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID", text)
-    text = re.sub(r"\b(sch|des|wrk)_[0-9a-f]+", r"\1_ID", text)
+    text = re.sub(r"\b(sch|des|wrk|ntc)_[0-9a-f]+", r"\1_ID", text)
     text = re.sub(r"/tmp/\S+", "PATH", text)
     return re.sub(r"\d+", "0", text)
 
