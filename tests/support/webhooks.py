@@ -72,7 +72,7 @@ class Webhook:
 
 
 @contextmanager
-def webhook(tls: ssl.SSLContext | None = None) -> Iterator[Webhook]:
+def webhook(tls: ssl.SSLContext | None = None, kind: type[Webhook] = Webhook) -> Iterator[Webhook]:
     """A webhook that takes everything (204), until a test says otherwise. With ``tls`` it is at
     ``https://localhost``."""
 
@@ -124,7 +124,7 @@ def webhook(tls: ssl.SSLContext | None = None) -> Iterator[Webhook]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         where = "http://127.0.0.1" if tls is None else "https://localhost"
-        stand_in = Webhook(f"{where}:{server.server_address[1]}/hook")
+        stand_in = kind(f"{where}:{server.server_address[1]}/hook")
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

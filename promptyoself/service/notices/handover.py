@@ -19,9 +19,6 @@ from promptyoself.service.notices.words import notice_of
 from promptyoself.state.schedules import OwedNotice
 from promptyoself.store.store import Store
 
-_TIMEOUT = 10.0
-"""Seconds that a destination has to take a notice, where requests to Letta may take longer."""
-
 _MOST_AROUND = 20
 """How many events of the same append are read on each side of the one that is told of."""
 
@@ -63,7 +60,7 @@ def hand_over(
     if destination_agent(destination) is not None:
         return notice
     try:
-        timeout = min(_TIMEOUT, store.settings.call_timeout)
+        timeout = store.settings.call_timeout
         return Taken(send(destination, notice, timeout=timeout, now=clock()))
     except NoticeError as error:
         is_final = error.kind == "permanent"
