@@ -172,7 +172,11 @@ def _ahead(state: State, until: datetime) -> dict[str, Any]:
 def _in_words(digest: dict[str, Any], zone: str) -> str:
     """The digest as text, of :data:`MOST_BYTES` at most."""
     span = " to ".join(in_zone(parse_utc(digest[name]), zone) for name in ("since", "until"))
-    totals = ", ".join(f"{count} {what}" for what, count in digest["totals"].items() if count)
+    totals = ", ".join(
+        _counted(count, "answer") if what == "answers" else f"{count} {what}"
+        for what, count in digest["totals"].items()
+        if count
+    )
     paragraphs = [f"{span}: {totals or 'nothing happened'}."]
     paragraphs += [_line_in_words(line) for line in digest["schedules"]]
     if digest["more_schedules"]:
