@@ -15,11 +15,11 @@ from promptyoself.targets.broca import BrocaQueue
 class BrocaCounterpart(Counterpart):
     """A Broca whose queue is worked off. It has one agent, and its conversations are users."""
 
-    makes_conversations = has_owned_conversations = False
+    makes_conversations = has_owned_conversations = tells_tools = False
 
     def __init__(self, broca: Broca, turner: Turner) -> None:
-        self._turner = turner
-        self.target = BrocaQueue(AGENT, str(broca.database), USER, misfits=list)
+        self._turner, self._database = turner, str(broca.database)
+        self.target = self.another()
 
     def agent(self) -> str:
         return AGENT
@@ -39,6 +39,15 @@ class BrocaCounterpart(Counterpart):
     def failing(self, message: Message) -> Message:
         self._turner.fails = True
         return message
+
+    def calling(self, message: Message, tool: str) -> Message:  # noqa: ARG002
+        return message
+
+    def wordless(self, message: Message) -> Message:
+        return self.failing(message)
+
+    def another(self) -> BrocaQueue:
+        return BrocaQueue(AGENT, self._database, USER, misfits=list)
 
     def elsewhere(self, port: int) -> BrocaQueue:
         return BrocaQueue("agent-1", f"/nowhere/{port}", USER, misfits=list)

@@ -193,7 +193,7 @@ def test_the_answer(any_broca: Path, broca: Broca) -> None:
     assert reply is not None
     assert (reply.text, reply.tools) == ("Done. ✓", ())
     assert reply.date is not None
-    broca.change("UPDATE messages SET agent_response = ?", "x" * (9 << 20))
+    broca.change("UPDATE messages SET agent_response = ?", "x" * (17 << 20))
     refusal("permanent", "reply_too_large", queue.reply, MESSAGE, LONG_AGO, None)
     broca.change("DELETE FROM messages")
     broca.change("DELETE FROM queue")

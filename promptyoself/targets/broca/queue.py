@@ -32,11 +32,11 @@ from promptyoself.targets.api import (
 )
 from promptyoself.targets.broca.database import SENT, BrocaDatabase
 from promptyoself.targets.broca.fitness import Misfit
+from promptyoself.targets.http import MOST_BYTES
 
 _RUN = "broca-"
 """What stands before the number of a queue item in the id of its run."""
 
-_MOST_REPLY_BYTES = 8 * 1024 * 1024
 _MOST_REMEMBERED = 10_000
 
 _NOW = "SELECT strftime('%Y-%m-%dT%H:%M:%f', 'now')"
@@ -105,7 +105,7 @@ class BrocaQueue(Target):
         run_proves_arrival=True,
         lists_runs=False,
         busy_code="broca_busy",
-        clock_margin=timedelta(),
+        clock_margin=timedelta(seconds=1),
     )
 
     def __init__(
@@ -203,16 +203,18 @@ class BrocaQueue(Target):
                 rows = connection.execute(
                     "SELECT length(CAST(agent_response AS BLOB)), "
                     "substr(CAST(agent_response AS BLOB), 1, ?) FROM messages WHERE id = ?",
-                    (_MOST_REPLY_BYTES, item.message_id),
+                    (MOST_BYTES, item.message_id),
                 )
                 size, text = rows.fetchone() or (None, None)
-        if size is not None and size > _MOST_REPLY_BYTES:
-            error = f"The answer has {size} bytes; {_MOST_REPLY_BYTES} are taken in at most."
+        if size is not None and size > MOST_BYTES:
+            error = f"The answer has {size} bytes; {MOST_BYTES} are taken in at most."
             raise DeliveryError("permanent", "reply_too_large", error)
         if item is not None and text is not None:
             return Reply(text.decode("utf-8", "replace"), date=_instant(item.timestamp))
         if item is not None and item.is_active:
             return None
+        if item is not None and item.status == "failed":
+            return Reply(None)
         raise DeliveryError("permanent", HISTORY_GAP, "Broca's database has no answer to it.")
 
     def agents(self) -> list[Agent]:
