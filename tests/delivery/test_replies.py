@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from dispatch import FakeLetta, Place
 
+from promptyoself.doors.commands.delivery import _pass
 from promptyoself.service.delivery import reply_reader
+from promptyoself.service.delivery.report import Report
 from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Message, Reply
 
 Data = dict[str, Any]
@@ -290,3 +292,15 @@ def test_an_answer_is_awaited_without_work(place: Place, letta: Talking) -> None
     assert pauses[:4] == [0.5, 1.0, 2.0, 4.0]
     assert pauses[20:] == [600.0] * 78
     assert worker.idle
+
+
+def test_a_pass_says_what_it_has_read() -> None:
+    """The message counts prompts, and answers and notices where there were no prompts."""
+    read: Data = {"replied": True}
+    lines = Report([], [], [read, read, {"replied": False}], [{"sent": True}, {"sent": False}])
+    message = "2 answers read, 1 unanswered, 1 notice sent, 1 notice not taken"
+    assert _pass(lines)["message"] == message
+    assert _pass(Report([], [], [read], []))["message"] == "1 answer read"
+    executed = {"delivered": True, "state": "delivered"}
+    assert _pass(Report([executed], [], [read], []))["message"] == "1 prompt executed"
+    assert _pass(Report([], [], [], []))["message"] == "0 prompts executed"

@@ -330,6 +330,8 @@ def _pass(report: Report) -> answers.Executed:
     if slots := sum(skip["slots"] for skip in report.skipped):
         reasons = sorted({skip["why"] for skip in report.skipped})
         message += f", {slots} skipped ({', '.join(reasons)})"
+    if not (report.executed or report.skipped) and (report.replies or report.notices):
+        message = _of_answers(report)
     lines = cast("list[answers.DeliveryLine]", report.executed)
     answer: answers.Executed = {"executed": lines, "message": message}
     if report.skipped:
@@ -339,6 +341,19 @@ def _pass(report: Report) -> answers.Executed:
     if report.notices:
         answer["notices"] = cast("list[answers.NoticeLine]", report.notices)
     return answer
+
+
+def _of_answers(report: Report) -> str:
+    """The message of a pass that did nothing but read answers and send notices."""
+    counts = (
+        (sum(line["replied"] for line in report.replies), "answer read", "answers read"),
+        (sum(not line["replied"] for line in report.replies), "unanswered", "unanswered"),
+        (sum(line["sent"] for line in report.notices), "notice sent", "notices sent"),
+        (sum(not line["sent"] for line in report.notices), "notice not taken", "notices not taken"),
+    )
+    return ", ".join(
+        f"{count} {one if count == 1 else many}" for count, one, many in counts if count
+    )
 
 
 def _describe(agent: Agent) -> answers.AgentView:
