@@ -71,3 +71,8 @@ def trimmed(text: str) -> str:
     """A value without what the file that it came from put around it: white space, line ends, a
     byte order mark."""
     return text.strip().lstrip(BOM).strip()
+
+
+def first_line(text: str) -> str:
+    """The first line of a text that has anything in it."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -6,10 +6,22 @@ from rich.text import Text
 
 from promptyoself.core.times import wall_time, zone_named
 from promptyoself.doors.terminal.answers import show_answer
+from promptyoself.doors.terminal.quotes import size
 from promptyoself.doors.terminal.screen import Document, Screen, listed, plain, state
 from promptyoself.doors.terminal.tables import Column, show_table
 
-_MARKS = {"delivered": "delivered", "failed": "failed", "parked": "failed", "skipped": "skipped"}
+_MARKS = {
+    "delivered": "delivered",
+    "failed": "failed",
+    "parked": "failed",
+    "skipped": "skipped",
+    "answered": "ok",
+    "unanswered": "none",
+    "notice sent": "ok",
+    "notice not sent": "failed",
+}
+
+_LISTS = ("skipped", "executed", "replies", "notices")
 
 _COLUMNS = (
     Column(""),
@@ -22,18 +34,19 @@ _COLUMNS = (
 
 
 def show_deliveries(document: Document, screen: Screen) -> None:
-    """A line for each prompt that was tried, and for each range of slots that was skipped. A loop
-    shows what becomes due as it goes on."""
-    tried, skipped = document.get("executed", ()), document.get("skipped", ())
-    if not tried and not skipped:
+    """A line for each range of slots that was skipped, each prompt that was tried, each answer, and
+    each notice. A loop shows what becomes due as it goes on."""
+    lines = [line for key in _LISTS for line in document.get(key, ())]
+    if not lines:
         show_answer(document, screen)
         return
     names = screen.beside.get("names", {})
-    agents = screen.agents(line.get("agent_id") for line in (*tried, *skipped))
+    agents = screen.agents(line.get("agent_id") for line in lines)
     records = []
-    for line in (*skipped, *tried):
-        became = line.get("state", "skipped")
-        name = plain(names.get(line["id"]) or line["id"])
+    for line in lines:
+        became = _became(line)
+        id_ = line.get("id")
+        name = plain(names.get(id_) or id_ or line.get("kind", ""))
         agent = agents[line.get("agent_id")]
         mark = screen.mark(_MARKS.get(became, "waiting"))
         what = state(became)
@@ -47,8 +60,21 @@ def _now(screen: Screen) -> Text:
     return Text(f"{wall_time(screen.now, zone_named(screen.zone)):%H:%M:%S}", style="dim")
 
 
+def _became(line: Document) -> str:
+    """What became of a prompt, of its answer, or of a notice."""
+    if "replied" in line:
+        return "answered" if line["replied"] else "unanswered"
+    if "sent" in line:
+        return "notice sent" if line["sent"] else "notice not sent"
+    return str(line.get("state", "skipped"))
+
+
 def _details(line: Document, screen: Screen) -> Text:
     told = [plain(str(line[key]).replace("_", " ")) for key in ("error", "why") if line.get(key)]
+    if line.get("to"):
+        told.append(plain(f"to {line['to']}"))
+    if line.get("bytes") is not None:
+        told.append(Text(size(line["bytes"])))
     if line.get("slots", 1) > 1:
         told.append(Text(f"{line['slots']:,} slots"))
     if line.get("retry_at"):

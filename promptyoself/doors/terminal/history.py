@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.text import Text
 
+from promptyoself.core.texts import first_line
 from promptyoself.core.visible import visible
-from promptyoself.doors.terminal.quotes import first_line, size
+from promptyoself.doors.terminal.quotes import size
 from promptyoself.doors.terminal.screen import Document, Screen, listed, plain, state
 from promptyoself.doors.terminal.tables import Column, cut, show_table
 from promptyoself.events.target_names import TARGET_TITLES

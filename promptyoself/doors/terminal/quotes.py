@@ -22,11 +22,6 @@ def show_quoted(text: str, screen: Screen, *, most: int | None = None) -> bool:
     return most is None or len(lines) <= most
 
 
-def first_line(text: str) -> str:
-    """The first line of an answer that has anything in it."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
 def size(count: int) -> str:
     """A number of bytes in words."""
     return "1 byte" if count == 1 else f"{count:,} bytes"

@@ -38,7 +38,7 @@ def show_report(document: Document, screen: Screen) -> None:
                 (
                     Text.assemble("  ", _called(schedule)),
                     _sums(schedule),
-                    plain((schedule["last_error"] or {}).get("error", "")),
+                    _said(schedule),
                 )
                 for schedule in document["schedules"]
                 if schedule["agent_id"] == agent["agent_id"]
@@ -82,7 +82,24 @@ def _why(line: Document, screen: Screen) -> Iterator[Text]:
 
 
 def _sums(sums: Document) -> Text:
-    return counts((name, sums[name]) for name in _COUNTED)
+    further = [
+        (words, sums.get(group, {}).get(name, 0))
+        for words, group, name in (
+            ("answered", "answers", "replied"),
+            ("unanswered", "answers", "unanswered"),
+            ("notices sent", "notices", "sent"),
+            ("notices given up", "notices", "failed"),
+        )
+    ]
+    return counts([*((name, sums[name]) for name in _COUNTED), *further])
+
+
+def _said(schedule: Document) -> Text:
+    """The latest error of a schedule; where there is none, the first line of the latest answer."""
+    if schedule["last_error"]:
+        return plain(schedule["last_error"]["error"])
+    line = (schedule.get("last_reply") or {}).get("text")
+    return plain(f"“{line}”") if line else Text("")
 
 
 def _called(line: Document) -> Text:

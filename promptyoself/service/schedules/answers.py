@@ -4,7 +4,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, Counts, Instant, ScheduleId, Total
 from promptyoself.events.kinds import KeepReply, ScheduleType, Status
-from promptyoself.service.schedules.replies.answers import ReplyView
+from promptyoself.service.schedules.replies.answers import ReplyView, ReportedReply
 
 _NextRun = Annotated[str | None, "When it fires next, in UTC; null where it won't."]
 _NextRunLocal = Annotated[str | None, "The same in the schedule's own time zone."]
@@ -356,6 +356,8 @@ class OutcomeCounts(TypedDict):
     skipped_why: Counts
     waiting: int
     in_doubt: int
+    answers: NotRequired[Annotated[Counts, "How many answers came, and how many won't."]]
+    notices: NotRequired[Annotated[Counts, "How many notices were sent, and how many given up."]]
 
 
 class AgentOutcomes(OutcomeCounts):
@@ -380,6 +382,7 @@ class ScheduleOutcomes(AgentOutcomes):
     name: str | None
     prompt: str
     last_error: LastError | None
+    last_reply: NotRequired[ReportedReply]
 
 
 class OutcomeLine(TypedDict):

@@ -6,16 +6,18 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from promptyoself.core.errors import WrongUsage, impossible_event
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
 from promptyoself.core.text_limits import check_tags
+from promptyoself.core.texts import first_line
 from promptyoself.ledger import Envelope
 from promptyoself.phrases.moments import read_moment
 from promptyoself.rules.due import due
 from promptyoself.service.schedules import answers
+from promptyoself.service.schedules.replies.answers import ReportedReply
 from promptyoself.service.schedules.views import excerpt
 from promptyoself.state.schedules import OpenSlot, State
 from promptyoself.store.store import Store
@@ -28,6 +30,15 @@ _ENDS = {
     "delivery.failed": "failed",
     "delivery.skipped": "skipped",
 }
+_BESIDE = {
+    "delivery.replied": ("answers", "replied"),
+    "delivery.unanswered": ("answers", "unanswered"),
+    "notice.sent": ("notices", "sent"),
+    "notice.failed": ("notices", "failed"),
+}
+"""What comes after outcomes: what it is counted under, in which group."""
+
+_GROUPS = {"answers": ("replied", "unanswered"), "notices": ("sent", "failed")}
 _TOLD = (
     *("why", "code", "error", "detail", "attempt", "run_id", "latency_ms", "kind"),
     *("turn", "conversation_id"),
@@ -45,7 +56,8 @@ def report(
     now: datetime,
 ) -> answers.Report:
     """What became of slots from ``since`` to ``until``: how many were delivered, failed and were
-    skipped, by agent and by schedule; and what still waits or is in doubt now.
+    skipped, by agent and by schedule; how many were answered, and what the latest answer was; and
+    what still waits or is in doubt now.
 
     Only schedules are told that have all of ``tags`` now. What counts is when an outcome was
     recorded. Only the months of the log from ``since`` on are read. Each list has ``limit`` lines
@@ -73,9 +85,12 @@ def report(
     for owner, event in store.tail(first[:7]).read():
         if event.ts > last:
             break
-        if event.ts < first or event.type not in _ENDS:
+        if event.ts < first:
             continue
-        if event.id is not None and owner is not None and wanted in (None, owner):
+        if event.id is None:
+            if wanted is None:
+                sums.add_digest(event)
+        elif owner is not None and wanted in (None, owner):
             sums.add(event.id, owner, event)
     for waiting in _waiting(state, format_utc(now), wanted):
         if waiting["slot"] <= last:
@@ -131,13 +146,19 @@ class _Sums:
         self._state, self._tags, self._limit = state, tags, limit
         self._sums: dict[tuple[str, str], Counter[str]] = {}  # by agent and schedule
         self._errors: dict[tuple[str, str], answers.LastError] = {}  # likewise
+        self._replies: dict[tuple[str, str], ReportedReply] = {}  # likewise
+        self._digests: Counter[str] = Counter()
         self._outcomes: deque[answers.OutcomeLine] = deque(maxlen=limit)
         self._total = 0  # of the outcomes
         self._open: list[answers.OpenDelivery] = []
 
     def add(self, id_: str, agent_id: str, event: Envelope) -> None:
-        """Take in an event that ends a slot, or several. Raises ``corrupt_chain``."""
-        if not self._has_tags(id_):
+        """Take in an event, if it ends a slot, or several, or tells what came of it. Raises
+        ``corrupt_chain``."""
+        if event.type not in (*_ENDS, *_BESIDE) or not self._has_tags(id_):
+            return
+        if event.type in _BESIDE:
+            self._add_beside(id_, agent_id, event)
             return
         outcome, data = _ENDS[event.type], event.data
         try:
@@ -170,6 +191,26 @@ class _Sums:
         line |= {name: data[name] for name in _TOLD if data.get(name) is not None}
         self._outcomes.append(line)  # type: ignore[arg-type]  # keys of `_TOLD`
 
+    def add_digest(self, event: Envelope) -> None:
+        """Take in an event that is about no schedule, if it is about a digest."""
+        if event.type in _BESIDE and not self._tags:
+            self._digests.update(_counted(event))
+
+    def _add_beside(self, id_: str, agent_id: str, event: Envelope) -> None:
+        """Take in an answer, or a notice."""
+        key, data = (agent_id, id_), event.data
+        self._sums.setdefault(key, Counter()).update(_counted(event))
+        if event.type != "delivery.replied":
+            return
+        try:
+            reply: ReportedReply = {"at": event.ts, "slot": data["slot"], "bytes": data["bytes"]}
+        except KeyError as error:
+            problem = f"Event {event.seq} ({event.type}) can't be read: {error!r}."
+            raise impossible_event(event.seq, problem) from None
+        if data.get("text") is not None:
+            reply["text"] = excerpt(first_line(data["text"]))
+        self._replies[key] = reply
+
     def add_waiting(self, waiting: answers.OpenDelivery) -> None:
         """Take in a delivery that has no outcome yet."""
         if not self._has_tags(waiting["id"]):
@@ -190,7 +231,7 @@ class _Sums:
 
     def answer(self, since: str, until: str) -> answers.Report:
         """The whole answer."""
-        total: Counter[str] = Counter()
+        total = self._digests.copy()
         agents: dict[str, Counter[str]] = {}
         for (agent_id, _), sums in self._sums.items():
             total.update(sums)
@@ -222,7 +263,7 @@ class _Sums:
 
     def _describe(self, agent_id: str, id_: str) -> answers.ScheduleOutcomes:
         schedule = self._state.schedules.get(id_)
-        return {
+        described: dict[str, Any] = {
             "id": id_,
             "agent_id": agent_id,
             "name": None if schedule is None else schedule.name,
@@ -230,6 +271,15 @@ class _Sums:
             **_counts(self._sums[agent_id, id_]),
             "last_error": self._errors.get((agent_id, id_)),
         }
+        if (reply := self._replies.get((agent_id, id_))) is not None:
+            described["last_reply"] = reply
+        return cast("answers.ScheduleOutcomes", described)
+
+
+def _counted(event: Envelope) -> Iterator[str]:
+    """Under what an answer or a notice is counted, if it is: a notice that is sent again isn't."""
+    if event.type != "notice.failed" or event.data.get("retry_at") is None:
+        yield " ".join(_BESIDE[event.type])
 
 
 def _trouble(sums: Mapping[str, int]) -> tuple[int, ...]:
@@ -243,7 +293,7 @@ def _counts(sums: Mapping[str, int]) -> answers.OutcomeCounts:
         for key, slots in sorted(sums.items())
         if key.startswith("skipped ")
     }
-    return {
+    counts: answers.OutcomeCounts = {
         "delivered": sums["delivered"],
         "failed": sums["failed"],
         "skipped": sums["skipped"],
@@ -251,6 +301,11 @@ def _counts(sums: Mapping[str, int]) -> answers.OutcomeCounts:
         "waiting": sums["waiting"],
         "in_doubt": sums["in_doubt"],
     }
+    for group, names in _GROUPS.items():
+        counted = {name: sums[f"{group} {name}"] for name in names}
+        if any(counted.values()):
+            counts[group] = counted  # type: ignore[literal-required]  # keys of `_GROUPS`
+    return counts
 
 
 def _message(total: Mapping[str, int], since: str, until: str) -> str:

@@ -28,6 +28,15 @@ class ReplyView(TypedDict):
     to: NotRequired[Annotated[str, "That destination."]]
 
 
+class ReportedReply(TypedDict):
+    """The latest answer to a schedule's prompts, in short."""
+
+    at: Instant
+    slot: Instant
+    bytes: int
+    text: NotRequired[Annotated[str, "Its first line."]]
+
+
 class AwaitedView(TypedDict):
     """An answer that isn't there yet."""
 
