@@ -605,16 +605,20 @@ def test_resources(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> 
     assert [slot["agent_id"] for slot in mine["agenda"]] == ["b"]
     history = read(f"promptyoself://schedules/{id_}/history")
     assert history == call("history", "--id", id_).success()
-    with pytest.raises(MCPError, match="There is no schedule 'sch_00000000'") as refused:
-        read("promptyoself://schedules/sch_00000000/history")
-    assert refused.value.data["code"] == "unknown_id"
+    replies = read(f"promptyoself://schedules/{id_}/replies")
+    assert replies == call("replies", "--id", id_).success()
+    for what in ("history", "replies"):
+        with pytest.raises(MCPError, match="There is no schedule 'sch_00000000'") as refused:
+            read(f"promptyoself://schedules/sch_00000000/{what}")
+        assert refused.value.data["code"] == "unknown_id"
 
     async def look(client: Client) -> None:
         (agenda,) = (await client.list_resources()).resources
         assert agenda.uri == "promptyoself://agenda"
         templates = (await client.list_resource_templates()).resource_templates
         assert [template.uri_template for template in templates] == [
-            "promptyoself://schedules/{id}/history", "promptyoself://agents/{agent_id}/agenda",
+            "promptyoself://schedules/{id}/history", "promptyoself://schedules/{id}/replies",
+            "promptyoself://agents/{agent_id}/agenda",
         ]  # fmt: skip
 
     talk(look)

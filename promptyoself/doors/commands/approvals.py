@@ -100,7 +100,7 @@ _READ = (
     *("id", "agent_id", "target", "conversation_id", "name"),
     *("schedule_type", "schedule_value", "timezone"),
     *("next_run", "start_at", "until", "max_repetitions", "misfire", "grace", "jitter"),
-    *("envelope", "on_failure", "tier", "daily_budget"),
+    *("envelope", "on_failure", "failure_to", "tier", "daily_budget", "keep_reply", "reply_to"),
 )
 
 

@@ -42,6 +42,7 @@ Call = Callable[[Sequence[str], Caller], bytes]
 after the caller's flag was set, where it can."""
 
 _HISTORY = 100  # events of a schedule that its resource has
+_REPLIES = 20  # likewise, answers
 _JSON = "application/json"
 
 _INSTRUCTIONS = """\
@@ -261,6 +262,13 @@ class Door:
             description=f"The latest {_HISTORY} events of a schedule, the oldest first.",
             mime_type=_JSON,
         )
+        replies = types.ResourceTemplate(
+            uri_template="promptyoself://schedules/{id}/replies",
+            name="replies",
+            title="The answers to a schedule's prompts",
+            description=f"The latest {_REPLIES} answers to a schedule's prompts, the oldest first.",
+            mime_type=_JSON,
+        )
         agenda = types.ResourceTemplate(
             uri_template="promptyoself://agents/{agent_id}/agenda",
             name="agenda-of-agent",
@@ -268,7 +276,7 @@ class Door:
             description="What will be delivered to one agent today, the soonest first.",
             mime_type=_JSON,
         )
-        return types.ListResourceTemplatesResult(resource_templates=[history, agenda])
+        return types.ListResourceTemplatesResult(resource_templates=[history, replies, agenda])
 
     async def _read_resource(
         self, context: ServerRequestContext[Any], params: types.ReadResourceRequestParams
@@ -291,14 +299,15 @@ class Door:
         if match := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
             words = [f"--agent-id={unquote(match[1])}"]
             return await self._in_thread(self._agenda, words, caller)
-        if match := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
-            words = ["history", f"--id={unquote(match[1])}", f"--limit={_HISTORY}"]
+        if match := re.fullmatch("promptyoself://schedules/([^/?#]+)/(history|replies)", uri):
+            most = _HISTORY if match[2] == "history" else _REPLIES
+            words = [match[2], f"--id={unquote(match[1])}", f"--limit={most}"]
             return await self._in_thread(self._call, words, caller)
         raise PromptyoselfError(
             "unknown_resource",
             f"There is no resource {shown(uri)}.",
-            "There are promptyoself://agenda, promptyoself://agents/AGENT/agenda and "
-            "promptyoself://schedules/ID/history.",
+            "There are promptyoself://agenda, promptyoself://agents/AGENT/agenda, "
+            "promptyoself://schedules/ID/history and promptyoself://schedules/ID/replies.",
         )
 
     async def _list_prompts(self, *_: object) -> types.ListPromptsResult:

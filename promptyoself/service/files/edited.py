@@ -72,7 +72,7 @@ def text_of_schedule(schedule: Schedule) -> str:
             continue
         value = _value_of(schedule, name)
         key = _TRIGGERS[schedule.schedule_type] if name == _TRIGGER else name_of(name)
-        help_ = _HELP[schedule.schedule_type] if name == _TRIGGER else field.help
+        help_ = _HELP[schedule.schedule_type] if name == _TRIGGER else _help_of(field)
         lines += ["", *(f"# {part}" for part in wrap(help_, 96))]
         if value is None:
             lines.append(f"# {key} = {_example(field)}")
@@ -168,6 +168,8 @@ def apply_edit(
 def _value_of(schedule: Schedule, name: str) -> Any:
     """A field as a person writes it; ``None`` where it isn't set."""
     value = getattr(schedule, name)
+    if name == "on_failure":  # either of them; the key takes both
+        value = value or schedule.failure_to
     field = FIELDS[name]
     if value is None or value == field.unset:
         return None
@@ -179,6 +181,12 @@ def _value_of(schedule: Schedule, name: str) -> Any:
     if is_instant and name in ("start_at", "until", _TRIGGER):
         return local_time(parse_utc(value), schedule.timezone) or value
     return value
+
+
+def _help_of(field: Field) -> str:
+    """What a field is, and the words that it may be."""
+    words = ", ".join(map(str, field.values)) if field.type is str else ""
+    return f"{field.help} One of {words}." if words else field.help
 
 
 def _written(value: Any) -> str:

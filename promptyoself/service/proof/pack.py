@@ -117,6 +117,7 @@ def pack(
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         digest = file_digest(file, "sha256").hexdigest()
+    what = "Prompts and agents' answers" if _has_answers(store) else "Prompts"
     lost = sum(gap["lost"] for gap in stretch.gaps)
     answer = {
         "file": str(out),
@@ -127,7 +128,7 @@ def pack(
         "first": stretch.first,
         "head": head_of(stretch.end),
         "sha256": digest,
-        "message": "Checked and packed. Prompts are in it: give it only to whom they may be shown.",
+        "message": f"Checked and packed. {what} are in it: give it only to whom they may be shown.",
     }
     return cast("Packed", answer)
 
@@ -179,7 +180,7 @@ def _write(
     file.seek(0)
     file.truncate()
     with ZipFile(file, "w") as archive:
-        archive.writestr(_entry("README.md"), (_HERE / "pack_readme.md").read_bytes())
+        archive.writestr(_entry("README.md"), _readme(store))
         archive.writestr(_entry("verify.py"), (_HERE / "pack_verifier.py").read_bytes())
         # Under the names of a data directory: unpacked, a whole log's pack is one.
         position = stretch.before
@@ -207,6 +208,19 @@ def _write(
             )
         archive.writestr(_entry("heads.json"), _heads(wanted, stretch, key))
     return stretch
+
+
+def _readme(store: Store) -> bytes:
+    page = (_HERE / "pack_readme.md").read_bytes()
+    if not _has_answers(store):  # the pack of such a log has the bytes that it always had
+        return page
+    prompts = b"the prompts are in it"
+    return page.replace(prompts, prompts + b", and\nwhat agents have answered", 1)
+
+
+def _has_answers(store: Store) -> bool:
+    """Whether the log has, or may have, texts of agents."""
+    return bool(store.read().state.counts.get("delivery.replied"))
 
 
 def _heads(wanted: _Range, stretch: _Stretch, key: SigningKey | None) -> bytes:

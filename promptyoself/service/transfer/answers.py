@@ -71,3 +71,4 @@ class Imported(TypedDict):
     count: int
     dry_run: NotRequired[bool]
     message: AnswerMessage
+    warning: NotRequired[str]

@@ -11,6 +11,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import MICROSECOND, format_utc, is_instant, parse_utc
 from promptyoself.core.long_work import tell
+from promptyoself.core.setting_values import is_destination_name
 from promptyoself.core.settings import Settings
 from promptyoself.core.texts import BOM, foreign_encoding
 from promptyoself.core.times import format_duration, shown, zone_named
@@ -47,6 +48,8 @@ _MOST_REPETITIONS = 1_000_000_000
 
 _OPTIONS = {"once": "time", "cron": "cron", "interval": "every", "rrule": "rrule"}
 
+_DESTINATIONS = ("reply_to", "failure_to")
+
 _MADE_BY_EXPORT = "Take the line as `promptyoself export` wrote it."
 
 
@@ -76,6 +79,8 @@ def import_lines(
 
     Every line is checked before any is imported. Where one is bad, nothing is imported; with
     ``partial``, the good ones are. A schedule that is known here is skipped, whatever its status.
+    A destination that isn't defined here stays in a schedule, with a warning: the operator can
+    define it later, and what was exported is nowhere else.
 
     Raises:
         PromptyoselfError: ``bad_lines``, listing them in its details as ``bad``;
@@ -109,7 +114,10 @@ def import_lines(
         decided = decide(store.read().state)
     else:
         decided = admission.append_admitted(store, now, decide)
-    return admission.answer_of(decided, decided.skipped, bad.answer(), dry_run=dry_run)
+    answer = admission.answer_of(decided, decided.skipped, bad.answer(), dry_run=dry_run)
+    if (warning := _warning(decided, store.settings)) is not None:
+        answer["warning"] = warning
+    return answer
 
 
 def _bad_lines(bad: _BadLines, good: int) -> PromptyoselfError:
@@ -251,11 +259,42 @@ def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:
         if FIELDS[name].form == "duration" and asked.get(name) is not None:
             asked[name] = format_duration(asked[name])
     asked[_OPTIONS[kind]] = fields["schedule_value"]
-    request, zone = Request(**{**asked, "timezone": None}), fields["timezone"]
+    request, zone = Request(**{**asked, "timezone": None, "reply_to": None}), fields["timezone"]
+    # Which destinations there are is another matter on each machine, and may change.
+    settings = settings._replace(destinations={})
     read = validate(request, settings, _BEGINNING, own_zone=zone, keep_intervals=True)
+    for name in _DESTINATIONS:
+        read[name] = to = fields.get(name)
+        if to is not None and not is_destination_name(to):
+            raise _invalid(f"Its {name} {shown(to)} can't be the name of a destination.")
     for name, value in fields.items():
         if name != "anchor" and read.get(name) != value:
             raise _invalid(f"Its {name} isn't spelled as in the log: {shown(str(value))}.")
+
+
+def _warning(decided: admission.Admission, settings: Settings) -> str | None:
+    """What to tell of imported schedules whose notices go nowhere, as things stand here."""
+    new = [draft.record for drafts, _ in decided.groups for draft in drafts]
+    registered = [record for record in new if isinstance(record, ScheduleRegistered)]
+    named = {getattr(record, name) for record in registered for name in _DESTINATIONS} - {None}
+    warnings = []
+    if unknown := sorted(named - settings.destinations.keys()):
+        names = ", ".join(unknown)
+        is_are = "destination is" if len(unknown) == 1 else "destinations are"
+        warnings.append(
+            f"The {is_are} not defined here: {names}. Until `promptyoself notify add NAME` defines "
+            "what is missing, nothing can be sent there."
+        )
+    if any(record.reply_to is not None for record in registered):
+        from promptyoself.service.schedules.replies.retention import without_text
+
+        if textless := sum(without_text(record, settings) for record in registered):
+            schedules = "1 schedule" if textless == 1 else f"{textless} schedules"
+            warnings.append(
+                f"No text is kept here of the answers that {schedules} would send on: see "
+                "PROMPTYOSELF_KEEP_REPLY."
+            )
+    return " ".join(warnings) or None
 
 
 def _unlimited(settings: Settings) -> Settings:

@@ -52,9 +52,14 @@ def checked_retention(schedule: Schedule | ScheduleRegistered, settings: Setting
     return [] if warning is None else [warning]
 
 
+def without_text(schedule: Schedule | ScheduleRegistered, settings: Settings) -> bool:
+    """Whether its answers are to go to a destination, and no text is kept of them."""
+    return schedule.reply_to is not None and effective(schedule, settings) not in _WITH_TEXT
+
+
 def _require_text(schedule: Schedule | ScheduleRegistered, settings: Settings) -> None:
     keep = effective(schedule, settings)
-    if schedule.reply_to is None or keep in _WITH_TEXT:
+    if schedule.reply_to is None or not without_text(schedule, settings):
         return
     own = schedule.keep_reply == keep
     raise PromptyoselfError(
