@@ -88,10 +88,10 @@ def _remarks(reply: Document) -> Iterator[Text]:
         yield Text.assemble("no answer: ", plain(reply.get("error") or reply.get("code", "")))
     else:
         yield _kept(reply)
-    if reply.get("tools"):
-        yield Text.assemble("called ", plain(", ".join(reply["tools"])))
     if reply.get("to"):
         yield Text.assemble("goes to ", plain(reply["to"]))
+    if reply.get("tools"):
+        yield Text.assemble("called ", plain(", ".join(reply["tools"])))
 
 
 def _kept(reply: Document) -> Text:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from promptyoself.doors.terminal.quotes import size
 from promptyoself.doors.terminal.reports import counts
 from promptyoself.doors.terminal.screen import Document, Screen, listed, plain, state
 from promptyoself.doors.terminal.tables import Column, show_table
@@ -38,13 +39,14 @@ def show_report(document: Document, screen: Screen) -> None:
                 (
                     Text.assemble("  ", _called(schedule)),
                     _sums(schedule),
-                    _said(schedule),
+                    plain((schedule["last_error"] or {}).get("error", "")),
                 )
                 for schedule in document["schedules"]
                 if schedule["agent_id"] == agent["agent_id"]
             ),
             wrapped=True,
         )
+    _show_last_replies(document["schedules"], screen)
     undelivered = [line for line in document["outcomes"] if line["outcome"] != "delivered"]
     _show_lines("Not delivered", undelivered, screen)
     _show_lines("Still waiting", document["open"], screen)
@@ -94,12 +96,27 @@ def _sums(sums: Document) -> Text:
     return counts([*((name, sums[name]) for name in _COUNTED), *further])
 
 
-def _said(schedule: Document) -> Text:
-    """The latest error of a schedule; where there is none, the first line of the latest answer."""
-    if schedule["last_error"]:
-        return plain(schedule["last_error"]["error"])
-    line = (schedule.get("last_reply") or {}).get("text")
-    return plain(f"“{line}”") if line else Text("")
+def _show_last_replies(schedules: list[Mapping[str, Any]], screen: Screen) -> None:
+    """The first line of each schedule's latest answer."""
+    answered = [schedule for schedule in schedules if schedule.get("last_reply")]
+    if not answered:
+        return
+    screen.print("", Text("Last answers", style="bold"))
+    show_table(
+        screen,
+        (Column("TIME"), Column("SCHEDULE", 12, most=24), Column("FIRST LINE", 12)),
+        (
+            (screen.clock(reply["at"]), _called(schedule), _line(reply))
+            for schedule in answered
+            for reply in (schedule["last_reply"],)
+        ),
+    )
+
+
+def _line(reply: Document) -> Text:
+    if reply.get("text"):
+        return plain(reply["text"])
+    return Text(size(reply["bytes"]), style="dim")
 
 
 def _called(line: Document) -> Text:
