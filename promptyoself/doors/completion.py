@@ -158,6 +158,19 @@ def _settings(_: click.Context) -> Iterator[CompletionItem]:
         yield CompletionItem(setting.name, help=setting.help)
 
 
+def _destinations(ctx: click.Context) -> Iterator[CompletionItem]:
+    settings = _session(ctx).settings
+    if settings.only_agent is None:
+        for name, destination in settings.destinations.items():
+            yield CompletionItem(name, help=destination.shown)
+
+
+def _told(ctx: click.Context) -> Iterator[CompletionItem]:
+    """Who may be told of failures: destinations, and agents."""
+    yield from _destinations(ctx)
+    yield from _agents(ctx)
+
+
 def _values(ctx: click.Context) -> Iterable[CompletionItem]:
     """The values of the setting that was named, where there is a choice."""
     from promptyoself.core.settings import find_setting
@@ -196,7 +209,8 @@ _SOURCES: dict[str, _Source] = {
     "reinforce --id": _desires,
     "prune --id": _desires,
     "--agent-id": _agents,
-    "--on-failure": _agents,
+    "--on-failure": _told,
+    "--reply-to": _destinations,
     "--name": _names,
     "--tag": _tags,
     "desire --tag": _tags_of_desires,
@@ -214,6 +228,9 @@ _SOURCES: dict[str, _Source] = {
     "set name": _settings,
     "unset name": _settings,
     "set value": _values,
+    "test name": _destinations,
+    "remove name": _destinations,
+    "digest name": _destinations,
 }
 """What a parameter offers: an option by its name, or with the name of its command before it; an
 argument by that of its command and its own."""

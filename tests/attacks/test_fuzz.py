@@ -606,6 +606,11 @@ def test_no_stdin_breaks_a_command(
     expect(fuzzed, arguments, stdin=content)
 
 
+ADDRESSES = (
+    "agent:agent-7", "agent:", "agent: x", "json://127.0.0.1:9/x", "json://", "nonsense://x", "x",
+    "https://h", "https://u:p@h/@", "http://[::1", "http://h:0", "whsec_" + "A" * 32, "08:00",
+    "8:60", "08:00 Europe/London", "08:00 Nowhere",
+)  # fmt: skip
 URLS = ("", "/a b", "/?#", "x", "\udcff", "/" * 400)
 
 
@@ -617,8 +622,14 @@ def in_environment(text: str) -> str:
 ENVIRONMENT = st.one_of(
     WORDS.map(in_environment),
     st.sampled_from([*(CLOSED + end for end in URLS), "http://[::1", "http://127.0.0.1:99999"]),
+    st.sampled_from(ADDRESSES),
 )
-SETTINGS_NAMES = [setting.name for setting in SETTINGS]
+DESTINATION_SETTINGS = [
+    f"PROMPTYOSELF_{prefix}_{name}"
+    for prefix in ("DESTINATION", "WEBHOOK_SECRET", "DIGEST")
+    for name in ("OPS", "ops", "9", "A__B")
+]
+SETTINGS_NAMES = [*(setting.name for setting in SETTINGS), *DESTINATION_SETTINGS]
 ORDERS = st.sampled_from(
     [
         ("list",),
@@ -630,6 +641,8 @@ ORDERS = st.sampled_from(
         ("agents",),
         ("execute", "--deadline", "1"),
         ("demo",),
+        ("notify",),
+        ("notify", "test", "ops"),
         ("audit",),
         ("rebuild",),
     ]
@@ -677,6 +690,31 @@ def test_no_dotenv_breaks_a_command(
             if name not in ("PROMPTYOSELF_VAR", "LETTA_BASE_URL"):
                 patch.delenv(name, raising=False)
         expect(fuzzed, arguments)
+
+
+NOTIFYING = st.one_of(
+    st.tuples(st.just("add"), st.sampled_from(["ops", "Ops", "9", ""]), st.sampled_from(ADDRESSES)),
+    st.tuples(st.just("add"), WORDS, WORDS),
+    st.tuples(st.just("add"), st.just("ops"), st.sampled_from(ADDRESSES), st.just("--replace")),
+    st.tuples(st.just("digest"), st.just("ops"), st.just("--at"), st.sampled_from(ADDRESSES)),
+    st.tuples(st.just("digest"), WORDS, st.just("--at"), WORDS, st.just("--tz"), WORDS),
+    st.tuples(st.just("remove"), WORDS, st.just("--yes")),
+    st.tuples(st.just("remove"), st.just("ops")),
+)
+
+
+@settings(LOOSE, max_examples=rounds(40))
+@given(st.lists(NOTIFYING, min_size=1, max_size=4))
+def test_no_destination_breaks_a_command(
+    fuzzed: Path, tmp_path: Path, calls: list[tuple[str, ...]]
+) -> None:
+    """P7: whatever is said of destinations, each command answers, and so does the next one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("promptyoself.core.settings._ROOT", tmp_path)
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+        for words in calls:
+            expect(fuzzed, ("notify", *words))
+        expect(fuzzed, ("notify",))
 
 
 def test_processes_answer_too(fuzzed: Path, places: list[str], environ: dict[str, str]) -> None:

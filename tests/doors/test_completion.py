@@ -74,6 +74,11 @@ def test_zones_types_and_settings_are_offered(home: Path) -> None:
     assert offered("config", "set", "log_format", "").keys() == {"text", "json"}
     assert offered("config", "set", "interval", "") == {}
     assert offered("config", "").keys() == {"list", "set", "unset", "path"}
+    call("notify", "add", "ops", "https://hooks.example.org/k3yk3y").success()
+    for words in (("test",), ("remove",), ("digest",)):
+        assert offered("notify", *words, "") == {"ops": "https://hooks.example.org"}
+    assert offered("register", "--reply-to", "o") == {"ops": "https://hooks.example.org"}
+    assert offered("register", "--on-failure", "o").keys() == {"ops"}
     assert "--tag" not in offered("service", "install", "--")
     assert "--system" in offered("service", "install", "--")
 

@@ -212,6 +212,13 @@ def test_an_agent_is_not_prompted_by_a_test(home: Path, var: Path) -> None:
     assert "agent-7" in answer["message"]
 
 
+@pytest.fixture
+def kept(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are kept, so that destinations can be told of them."""
+    monkeypatch.setenv("PROMPTYOSELF_KEEP_REPLY", "excerpt")
+
+
+@pytest.mark.usefixtures("kept")
 def test_one_that_is_used_is_kept_unless_that_is_meant(home: Path, var: Path) -> None:
     call("notify", "add", "ops", HOOK).success()
     first = add("--every", "1h", "--reply-to", "ops")
@@ -252,6 +259,7 @@ def test_doctor_says_nothing_of_notices_where_there_are_none(home: Path, var: Pa
     assert check() is None
 
 
+@pytest.mark.usefixtures("kept")
 def test_doctor_misses_a_destination_that_a_schedule_names(home: Path, var: Path) -> None:
     call("notify", "add", "ops", HOOK).success()
     id_ = add("--every", "1h", "--reply-to", "ops")

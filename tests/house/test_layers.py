@@ -114,6 +114,7 @@ LIBRARIES = {
 ASK_WHO_IS_PINNED = {
     # The doors know who calls.
     "doors.session": "hands out the store as the caller may see it",
+    "doors.completion": "destinations are the operator's",
     "doors.commands.mcp": "an agenda is the caller's own, unless another is named",
     "doors.commands.schedules": "with --check, it asks Letta for the caller's agent first",
     "doors.commands.delivery": "Letta's agents, and what a pass tells, are no part of the store",

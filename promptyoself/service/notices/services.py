@@ -64,7 +64,7 @@ def deliver(destination: Destination, notice: Notice, *, timeout: float) -> None
             "retry",
             "destination_timeout",
             f"{who} did not answer within {timeout:g} s.",
-            "It is sent again later, with the same id.",
+            "It may have arrived. Answer first, and work afterwards.",
             destination=name,
         )
     if attempt.is_taken:
@@ -85,7 +85,7 @@ def deliver(destination: Destination, notice: Notice, *, timeout: float) -> None
         "retry",
         "destination_refused" if is_refused else "destination_failed",
         f"{who} did not take the notice" + (f". Apprise says: {said}" if said else "."),
-        "Check its address, and whether the service is there. It is sent again later.",
+        "Check its address, and whether the service is there.",
         status=int(status[1]) if status else None,
         retry_after=None,
         **details,

@@ -147,7 +147,7 @@ def _refusal(destination: Destination, response: httpx.Response, said: str) -> N
             "retry",
             "destination_failed",
             f"{who} answered with HTTP {status}.",
-            "It is sent again later.",
+            "What its receiver logs may say why.",
             retry_after=wait,
             **details,
         )
@@ -155,7 +155,7 @@ def _refusal(destination: Destination, response: httpx.Response, said: str) -> N
         "retry",
         "destination_refused",
         f"{who} refused the notice with HTTP {status}.",
-        "Check its address, and what its receiver logs. It is sent again later.",
+        "Check its address, and what its receiver logs.",
         retry_after=wait,
         **details,
     )
@@ -172,7 +172,7 @@ def _broken(
             "retry",
             "destination_timeout",
             f"{who} did not answer within {timeout:g} s.",
-            "It is sent again later, with the same id.",
+            "It may have arrived. Answer first, and work afterwards.",
             destination=name,
         )
     if not wrote:
@@ -180,13 +180,13 @@ def _broken(
             "retry",
             "destination_unreachable",
             f"Cannot reach {who}: {why_unreachable(roots)}.",
-            "Check that it runs, and that its address is right. It is sent again later.",
+            "Check that it runs, and that its address is right.",
             destination=name,
         )
     return NoticeError(
         "retry",
         "destination_connection_lost",
         f"{who} ended the connection, or answered with what isn't HTTP.",
-        "It is sent again later, with the same id.",
+        "It may have arrived. Answer first, and work afterwards.",
         destination=name,
     )
