@@ -4,7 +4,7 @@ old version, silence, a connection that is lost at a certain frame."""
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
@@ -37,7 +37,7 @@ class AppServer:
     """It answers as :data:`ANSWERS` says, and is told otherwise through its attributes."""
 
     def __init__(self) -> None:
-        self.answers = {**ANSWERS}
+        self.answers: dict[str, Frame | Callable[[Frame], Frame]] = {**ANSWERS}
         self.silent: set[str] = set()  # kinds of frames that it doesn't answer
         self.drops: set[str] = set()  # kinds of frames at which it closes the connection
         self.garbage: str | None = None  # what it answers to everything
@@ -105,7 +105,8 @@ class AppServer:
             yield {"type": "update_loop_status", "loop_status": {"status": IDLE}} | runtime
         name = "input_accepted" if kind == "input" else f"{kind}_response"
         answer = {"type": name, "request_id": frame["request_id"], "success": True} | runtime
-        yield answer | self.answers[kind]
+        told = self.answers[kind]
+        yield answer | (told(frame) if callable(told) else told)
 
 
 @contextmanager

@@ -39,15 +39,15 @@ from promptyoself.targets.letta_code.anchor_process import AnchorProcess
 from promptyoself.targets.letta_code.connection import Connection
 from promptyoself.targets.letta_code.failures import (
     Failures,
+    FrameTooLong,
     require_address,
     require_token,
     turn_failure,
 )
 from promptyoself.targets.letta_code.history import trace
 from promptyoself.targets.letta_code.questions import Questions, Row
-from promptyoself.targets.letta_code.watch import Turn as OwnTurn
-from promptyoself.targets.letta_code.watch import Watch
-from promptyoself.targets.turn_messages import Turn, instant_of, turn_after
+from promptyoself.targets.letta_code.watch import Turn, Watch
+from promptyoself.targets.turn_messages import instant_of, turn_after
 
 _MOST_TURNS = 2000  # that are remembered
 _TURN = "turn-"
@@ -55,6 +55,8 @@ _AGAIN = ((0.1, "otid"), (0.4, "otid"), (1.0, "otid"), (0.0, "client_message_id"
 """Seconds before each further try where an idle conversation refuses a message, and the id that the
 message then has. The refusal may pass: the server tells that a turn is over a moment before it
 takes the next message. Only a conversation whose turn was broken off goes on refusing."""
+
+_MESSAGES_OF_A_TURN = 20  # that are asked for at once: few turns have more
 
 _FRESH = 5.0  # seconds in which what was told of a conversation need not be asked for again
 
@@ -97,7 +99,7 @@ class LettaCode:
         self._opening = threading.Lock()
         self._connection: Connection | None = None
         self._lock = threading.Lock()
-        self._turns: OrderedDict[str, tuple[Connection, Watch, OwnTurn]] = OrderedDict()
+        self._turns: OrderedDict[str, tuple[Connection, Watch, Turn]] = OrderedDict()
 
     # -- what a delivery calls
 
@@ -221,17 +223,22 @@ class LettaCode:
 
     def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:
         del run_id  # it is ours, and tells nothing to another process
-        questions = self._questions()
-        place = (message.agent_id, message.conversation)
-        turn, is_followed = self._turn(questions, message, since)
-        if is_followed:
-            return turn.reply
-        fresh = _FRESH if turn.ends_in_words else 0.0
-        if not self._is_idle(questions, *place, fresh=fresh):
-            return None
-        if not turn.ends_in_words:  # it may have gone on since
-            turn, _ = self._turn(questions, message, since)
-        return turn.reply
+        try:
+            return self._reply(self._connected(), _MESSAGES_OF_A_TURN, message, since)
+        except FrameTooLong:
+            pass
+        # Over a connection of its own, since a frame that is too long ends it for all.
+        connection = Connection(self._address, self._token, self._failures, self._timeout)
+        try:
+            return self._reply(connection, 1, message, since)
+        except FrameTooLong:
+            raise DeliveryError(
+                "permanent",
+                "reply_too_large",
+                f"An answer of {message.agent_id} is too long, and wasn't read.",
+            ) from None
+        finally:
+            connection.close()
 
     def agents(self) -> list[Agent]:
         # It doesn't tell when they were made.
@@ -272,10 +279,21 @@ class LettaCode:
     def _questions(self) -> Questions:
         return Questions(self._connected(), self._failures, self._timeout)
 
-    def _turn(self, questions: Questions, message: Message, since: datetime) -> tuple[Turn, bool]:
-        """The turn over a message, and whether the conversation has had another one since."""
-        messages = questions.messages(message.agent_id, message.conversation, since)
-        return turn_after(messages, message.otid)
+    def _reply(
+        self, connection: Connection, at_once: int, message: Message, since: datetime
+    ) -> Reply | None:
+        """The answer, read with this number of messages at a time."""
+        questions = Questions(connection, self._failures, self._timeout, messages_at_once=at_once)
+        place = (message.agent_id, message.conversation)
+        turn, is_followed = turn_after(questions.messages(*place, since), message.otid)
+        if is_followed:
+            return turn.reply
+        fresh = _FRESH if turn.ends_in_words else 0.0
+        if not self._is_idle(questions, *place, fresh=fresh):
+            return None
+        if not turn.ends_in_words:  # it may have gone on since
+            turn, _ = turn_after(questions.messages(*place, since), message.otid)
+        return turn.reply
 
     def _is_idle(
         self, questions: Questions, agent_id: str, conversation_id: str, *, fresh: float = _FRESH
@@ -306,7 +324,7 @@ class LettaCode:
         connection = questions.connection
         request_id = connection.next_id()
 
-        def offer(watch: Watch) -> tuple[Connection, Watch, OwnTurn]:
+        def offer(watch: Watch) -> tuple[Connection, Watch, Turn]:
             return connection, watch, watch.offer(message.otid, request_id, time.monotonic())
 
         # Before it is sent, since the answer may be followed at once by the turn's end.

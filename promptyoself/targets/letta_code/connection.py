@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST_BYTES = 64 * 2**20  # of one frame
+_TOO_LONG = 1009  # the code with which a connection is closed over a longer one
 _MOST_FRAMES = 1024  # that were received, and wait to be taken in
 _MOST_CONVERSATIONS = 500
 _UNUSED = 60.0  # seconds after which a connection that has nothing to do is closed
@@ -62,7 +63,7 @@ class Connection:
         self._waiting: dict[str, Future[dict[str, Any]]] = {}
         self._watches: dict[tuple[str, str], Watch] = {}
         self._open = True
-        self._garbage = False
+        self._garbage = self._too_long = False
         self._used = time.monotonic()
         self._models = threading.Lock()
         self._models_listed = False
@@ -194,6 +195,8 @@ class Connection:
     def _broken(self, doing: str, kind: Kind) -> DeliveryError:
         if self._garbage:
             return self._failures.unreadable(doing, kind)
+        if self._too_long:
+            return self._failures.too_long(doing, kind)
         return self._failures.lost(doing, kind)
 
     def _read(self) -> None:
@@ -208,8 +211,8 @@ class Connection:
                         return
                     continue
                 self._take_in(json.loads(text))
-        except ConnectionClosed:
-            pass
+        except ConnectionClosed as error:
+            self._too_long = error.sent is not None and error.sent.code == _TOO_LONG
         except Exception:  # what no App Server sends
             self._garbage = True
         finally:

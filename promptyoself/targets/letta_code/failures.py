@@ -59,6 +59,10 @@ def require_token(token: str | None) -> str | None:
     return stripped or None
 
 
+class FrameTooLong(DeliveryError):
+    """The answer was longer than we read; a shorter list may not be."""
+
+
 class Failures:
     """Makes a :class:`DeliveryError` of what went wrong with one App Server."""
 
@@ -146,6 +150,15 @@ class Failures:
             "letta_code_connection_lost",
             f"The connection to {self._shown} broke while {doing}.",
             _LOOKED_FOR if kind == "doubt" else "",
+        )
+
+    def too_long(self, doing: str, kind: Kind) -> DeliveryError:
+        """A frame was longer than is read of one, which ended the connection."""
+        return FrameTooLong(
+            kind,
+            "letta_code_unreadable",
+            f"{self._shown} sent a frame that is too long while {doing}.",
+            _CHECK_ADDRESS,
         )
 
     def busy(self, conversation_id: str, why: str, detail: object = None) -> DeliveryError:

@@ -37,14 +37,16 @@ class Questions:
         *,
         failing: Kind = "doubt",
         deadline: float | None = None,
+        messages_at_once: int = _PAGE,
     ) -> None:
         """Each may take ``timeout`` seconds, and none goes on after ``deadline``, by the monotonic
-        clock."""
+        clock. ``messages_at_once`` is the longest list of messages that is asked for."""
         self.connection = connection
         self._failures = failures
         self._timeout = timeout
         self._failing = failing
         self._deadline = deadline
+        self._messages_at_once = messages_at_once
 
     def left(self) -> float:
         """Seconds that the next question may take. Raises where there are none."""
@@ -134,7 +136,8 @@ class Questions:
         """The messages of a conversation that are in its context, the newest first, back to
         ``since`` at least."""
         doing = "reading the history"
-        query: dict[str, Any] = {"agent_id": agent_id, "order": "desc", "limit": _PAGE}
+        limit = self._messages_at_once
+        query: dict[str, Any] = {"agent_id": agent_id, "order": "desc", "limit": limit}
         for _ in range(_MOST_PAGES):
             answer = self._ask(
                 "conversation_messages_list", doing, conversation_id=conversation_id, query=query

@@ -1,0 +1,100 @@
+"""Letta Code: what an agent has answered, as a conversation tells it that no real App Server can be
+made to have."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from false_app_servers import AppServer, app_server
+from target_contract import refusal
+
+from promptyoself.targets.api import HISTORY_GAP, Message
+from promptyoself.targets.letta_code import LettaCode, connection
+
+SINCE = datetime(2026, 11, 20, tzinfo=UTC)
+SENT = Message("agent-local-1", "local-conv-1", "", "otid-1", tried=True)
+PROMPTED = {"message_type": "user_message", "otid": "otid-1", "content": "p"}
+FOLLOWED = {"message_type": "user_message", "otid": "otid-2", "content": "q"}
+CALLS = {
+    "message_type": "approval_request_message",
+    "tool_call": {"name": "Bash", "tool_call_id": "call-1", "arguments": "{}"},
+}
+
+
+@pytest.fixture
+def server() -> Iterator[AppServer]:
+    with app_server() as running:
+        yield running
+
+
+@pytest.fixture
+def target(server: AppServer) -> Iterator[LettaCode]:
+    client = LettaCode(server.url, call_timeout=10, anchored=False)
+    yield client
+    client.close()
+
+
+def says(text: str) -> dict[str, Any]:
+    return {"message_type": "assistant_message", "content": [{"type": "text", "text": text}]}
+
+
+def has(server: AppServer, *rows: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the conversation has from now on, the newest first."""
+    date = "2026-11-20T12:00:00Z"
+    messages = [{"id": f"m-{number}", "date": date, **row} for number, row in enumerate(rows)]
+    server.answers["conversation_messages_list"] = {"messages": messages, "has_more": False}
+    return messages
+
+
+def test_an_answer_is_what_was_said_before_the_next_prompt(
+    server: AppServer, target: LettaCode
+) -> None:
+    """Whatever is at work since."""
+    has(server, CALLS, FOLLOWED, says("first"), CALLS, PROMPTED, says("before"))
+    reply = target.reply(SENT, SINCE, None)
+    assert reply is not None
+    assert (reply.text, reply.tools) == ("first", ("Bash",))
+
+
+def test_a_turn_that_was_cut_off_ends_without_words(server: AppServer, target: LettaCode) -> None:
+    """Nothing is at work there, so nothing more will come."""
+    has(server, CALLS, PROMPTED)
+    assert target.reply(SENT, SINCE, None) == (None, ("Bash",), None)
+
+
+def test_an_answer_that_was_summed_up(server: AppServer, target: LettaCode) -> None:
+    has(server, says("summary"), {"message_type": "summary_message", "content": "…"})
+    refusal("permanent", HISTORY_GAP, target.reply, SENT, SINCE, None)
+
+
+def test_an_answer_that_is_too_long(
+    server: AppServer, target: LettaCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks for it again. The connection that it has ended is opened again."""
+    monkeypatch.setattr(connection, "_MOST_BYTES", 100_000)
+    has(server, says("x" * 200_000), PROMPTED)
+    refusal("permanent", "reply_too_large", target.reply, SENT, SINCE, None)
+    has(server, says("short"), PROMPTED)
+    reply = target.reply(SENT, SINCE, None)
+    assert reply is not None
+    assert reply.text == "short"
+
+
+def test_an_answer_beside_what_is_too_long(
+    server: AppServer, target: LettaCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read message by message."""
+    monkeypatch.setattr(connection, "_MOST_BYTES", 100_000)
+    messages = has(server, says("short"), PROMPTED, says("x" * 200_000))
+
+    def listed(frame: dict[str, Any]) -> dict[str, Any]:
+        after = frame["query"].get("before")
+        start = 0 if after is None else [row["id"] for row in messages].index(after) + 1
+        rows = messages[start : start + frame["query"]["limit"]]
+        return {"messages": rows, "has_more": True, "next_before": rows[-1]["id"]}
+
+    server.answers["conversation_messages_list"] = listed
+    reply = target.reply(SENT, SINCE, None)
+    assert reply is not None
+    assert reply.text == "short"
