@@ -201,6 +201,29 @@ def test_after_three_days_it_is_given_up(place: Place, hook: Webhook) -> None:
     assert len(hook.received) == seen
 
 
+def test_each_is_tried_before_it_is_given_up(place: Place, hook: Webhook) -> None:
+    """After a long silence, a loop gives up what nobody takes within minutes, not one an hour; and
+    what is taken at last has arrived."""
+    ids = place.register(6, time="in 1s", reply_to="ops")
+    place.run(place.worker())
+    assert len(place.store.read().state.notices) == len(ids)
+    place.ahead += timedelta(days=5)
+    hook.plan(*[Answer(500)] * 5)
+    notifier = Notifier(place.store, place.now)
+    for _ in range(12):
+        notifier.tick(place.now())
+        while not notifier.idle:
+            notifier.wait(5)
+            notifier.tick(place.now())
+        place.ahead += timedelta(seconds=6)
+    notifier.close()
+    assert settled(place)
+    assert len(set(hook.ids)) == len(hook.ids) == len(ids)
+    ends = [event["type"] for event in told(place)]
+    assert ends.count("notice.failed") == 5
+    assert ends.count("notice.sent") == 1
+
+
 def test_notices_of_a_schedule_are_in_order(place: Place, hook: Webhook) -> None:
     """None is sent before the one before it was taken or given up; other schedules go on."""
     ids = place.register(2, every="10s", reply_to="ops", until="in 35s")

@@ -191,6 +191,7 @@ def test_a_circle_of_agents_ends(world: World) -> None:
     world.deliver()
     world.answer(Answer("Again?"))
     assert len(registered(world, "agent-b")) == before + 1
+    assert list(world.state.told_agents.values()) == [1], "of hours that are over nothing is kept"
 
 
 def test_no_more_notices_than_an_agent_has_room_for(world: World) -> None:

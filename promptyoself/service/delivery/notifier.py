@@ -53,10 +53,6 @@ _THREADS = 4
 _ROLE_EVERY = timedelta(seconds=5)
 """Time between two tries to become the one process that sends, where another one is."""
 
-_STEADY_FAILURES = 3
-"""After this number of failures in a row, a destination counts as out of reach. Then all that is
-too old to be sent again is given up with the one that was tried."""
-
 
 class _Way:
     """One destination, as far as this process knows it."""
@@ -73,11 +69,12 @@ class _Way:
             return False
         return self.under_way < (1 if self.failures else _THREADS)
 
-    def ended(self, told: HandedOver, now: datetime) -> None:
-        """Take in how sending has gone."""
+    def ended(self, owed: OwedNotice, told: HandedOver, now: datetime) -> None:
+        """Take in how sending has gone. One that is too old makes others wait the shortest time, so
+        that what is given up in the end is given up soon, each after a last try."""
         self.under_way -= 1
         if isinstance(told, Refusal) and not told.permanent:
-            self.failures += 1
+            self.failures = 1 if is_too_old(owed, now) else self.failures + 1
             self.held_until = now + pause_after(self.failures, told.retry_after)
         else:
             self.failures, self.held_until = 0, None
@@ -299,7 +296,7 @@ class Notifier:
             self._ended(self._sending[name], told)
 
     def _ended(self, sending: _Sending, told: HandedOver) -> None:
-        self._ways[sending.owed.to].ended(told, self._clock())
+        self._ways[sending.owed.to].ended(sending.owed, told, self._clock())
         self._results.append((sending, told))
 
     def _record(self, now: datetime) -> list[dict[str, Any]]:
@@ -313,7 +310,6 @@ class Notifier:
                 for (owed, _), told in results
                 if _is_owed(state, owed)
             ]
-            news += self._given_up_with(state, news, now)
             drafts = [
                 self._store.draft(record, owed.id or None, owed.agent_id or None)
                 for owed, record in news
@@ -352,16 +348,6 @@ class Notifier:
             return failed_record(owed, owed.tries + 1, told, now)._replace(until=until)
         about_it = (owed.notice, owed.to, owed.kind, owed.tries + 1)
         return NoticeSent(*about_it, owed.slot, until, told.http_status)
-
-    def _given_up_with(self, state: State, news: list[_News], now: datetime) -> Iterator[_News]:
-        """All that is too old to be sent again, where its destination was out of reach again."""
-        for to, record in {owed.to: record for owed, record in news}.items():
-            if isinstance(record, NoticeSent) or self._ways[to].failures < _STEADY_FAILURES:
-                continue
-            refusal = Refusal(record.code, record.error, permanent=True)
-            for owed in state.notices.values():
-                if owed.to == to and owed.notice not in self._sending and is_too_old(owed, now):
-                    yield _News(owed, failed_record(owed, owed.tries, refusal, now))
 
     def _tell_of(self, owed: OwedNotice, record: NoticeSent | NoticeFailed) -> dict[str, Any]:
         """The line of a notice, which hasn't got its words."""
