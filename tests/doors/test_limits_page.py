@@ -12,7 +12,10 @@ from promptyoself.doors.commands import log
 from promptyoself.doors.mcp import connections, http, shares
 from promptyoself.index import index
 from promptyoself.rules import templates
+from promptyoself.rules.notices import to_agents
 from promptyoself.sandbox import http as sandbox_http
+from promptyoself.service.delivery import notifier
+from promptyoself.service.notices import digest
 from promptyoself.targets import http as targets_http
 from promptyoself.targets.letta import calls
 
@@ -38,6 +41,12 @@ NUMBERS = {
         templates.MAX_TEXT,
         templates.MAX_STEPS,
     ),
+    "notices of one agent's schedules for one destination that is an agent": (
+        to_agents.MOST_AN_HOUR,
+    ),
+    "a notice for an agent": (to_agents.MOST_BYTES,),
+    "notices that are sent to one destination at once": (notifier._THREADS, 1),
+    "a digest": (digest.MOST_SCHEDULES, digest.MOST_BYTES),
     "a call that only reads": (int(command.MAX_SECONDS),),
     "its answer": (command.MAX_ANSWER_BYTES,),
     "events in an answer of `history`": (log._FIRST, log._MOST),

@@ -189,7 +189,8 @@ def execute_command(
         session.print({"status": "success", **_pass(report)}, paged=False)
 
     def add_names(report: Report) -> None:
-        session.add_names(store, (line["id"] for line in (*report.executed, *report.skipped)))
+        ids = (line["id"] for lines in report for line in lines if "id" in line)
+        session.add_names(store, ids)
 
     with ExitStack() as end:
         if session.caller.stop is None:
