@@ -205,7 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(400, {"detail": "Not a URL."}) from None
         path, query = url.path, parse_qs(url.query)
         if path in ("/v1/health", "/v1/agents", "/v1/runs", "/v1/conversations"):
-            self._json(307, None, {"Location": self.path.replace(path, path + "/", 1)})
+            where = {"Location": self.path.replace(path, path + "/", 1)}
+            self._raw(307, b"", "application/json", where)
             return
         self._require_token(path)
         body = _parsed(data)
@@ -289,8 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        data = b"" if body is None else _encoded(body)
-        self._raw(status, data, "application/json", headers)
+        self._raw(status, _encoded(body), "application/json", headers)
 
     def _raw(
         self, status: int, data: bytes, content_type: str, headers: dict[str, str] | None = None

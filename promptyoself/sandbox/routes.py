@@ -184,6 +184,12 @@ def _show_conversation(agents: Agents, _: Request, conversation_id: str) -> Call
     return _done("conversations", agent.id, answer)
 
 
+def _delete_conversation(agents: Agents, _: Request, conversation_id: str) -> Call:
+    agent = _owner(agents, conversation_id)
+    agents.delete_conversation(conversation_id)
+    return _done("conversations", agent.id, None)
+
+
 def _list_conversation(agents: Agents, request: Request, conversation_id: str) -> Call:
     """The messages of a conversation; one that isn't known has none."""
     if not re.fullmatch(f"(conv|agent)-{UUID4}|default", conversation_id):
@@ -226,6 +232,7 @@ _ROUTES: tuple[tuple[str, tuple[str, ...], Callable[..., Call]], ...] = (
     ("GET", ("conversations",), _list_conversations),
     ("POST", ("conversations",), _create_conversation),
     ("GET", ("conversations", "*"), _show_conversation),
+    ("DELETE", ("conversations", "*"), _delete_conversation),
     ("GET", ("conversations", "*", "messages"), _list_conversation),
     ("POST", ("conversations", "*", "messages"), _send_into_conversation),
 )

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from lettas import Letta, about, ended, failure, fresh, since
+from lettas import Letta, RealLetta, about, ended, failure, fresh, since
 
-from promptyoself.targets.api import Message
+from promptyoself.targets.api import HISTORY_GAP, Message
 from promptyoself.targets.letta import LettaClient, calls, client
 
 
@@ -200,3 +200,56 @@ def test_the_text_arrives_verbatim(any_letta: Letta, deliverer: LettaClient) -> 
         f"{any_letta.url}/v1/agents/{message.agent_id}/messages", trust_env=False
     ).json()
     assert [r["content"] for r in rows if r["otid"] == message.otid] == [text]
+
+
+def test_an_answer_turns_pages(
+    any_letta: Letta, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tools are told that were called before the newest page."""
+    monkeypatch.setattr(calls, "PAGE", 2)
+    message = fresh(any_letta.agent())
+    any_letta.calls(message.agent_id, "look_around")
+    run = ended(deliverer, deliverer.send(message).run_id)
+    reply = deliverer.reply(message, since(), run.run_id)
+    assert reply is not None
+    assert reply.text
+    assert reply.tools == ("look_around",)
+
+
+def test_a_turn_that_fails_after_its_tool(any_letta: Letta, deliverer: LettaClient) -> None:
+    """It has ended without words, and the tool is told."""
+    message = fresh(any_letta.agent())
+    any_letta.fail(message.agent_id, after_a_step=True)
+    run = ended(deliverer, deliverer.send(message).run_id)
+    reply = deliverer.reply(message, since(), run.run_id)
+    assert reply is not None
+    assert reply.text is None
+    assert len(reply.tools) == 1
+
+
+def test_an_answer_of_what_is_gone(any_letta: Letta, deliverer: LettaClient) -> None:
+    """Nobody needs to ask again."""
+    agent_id = any_letta.agent()
+    messages = [fresh(agent_id, any_letta.conversation(agent_id)) for _ in range(2)]
+    runs = [ended(deliverer, deliverer.send(message).run_id).run_id for message in messages]
+    any_letta.delete_conversation(messages[0].conversation)
+    failure("permanent", "conversation_not_found", deliverer.reply, messages[0], since(), runs[0])
+    assert deliverer.reply(messages[1], since(), runs[1]) is not None
+    any_letta.delete(agent_id)
+    failure("permanent", "agent_not_found", deliverer.reply, messages[1], since(), runs[1])
+    failure("permanent", "agent_not_found", deliverer.reply, messages[1], since(), None)
+    unknown = f"run-{messages[0].otid}"
+    other = fresh(any_letta.agent())
+    failure("permanent", HISTORY_GAP, deliverer.reply, other, since(), unknown)
+
+
+def test_agents_of_older_kinds_say_it_by_a_tool(any_letta: Letta, deliverer: LettaClient) -> None:
+    """`send_message` is how they speak, so it is no tool of theirs."""
+    if not isinstance(any_letta, RealLetta):
+        pytest.skip("the sandbox has agents of the usual kind alone")
+    message = fresh(any_letta.agent("memgpt_v2_agent"))
+    any_letta.calls(message.agent_id, "send_message", message="Good morning.")
+    run = ended(deliverer, deliverer.send(message).run_id)
+    reply = deliverer.reply(message, since(), run.run_id)
+    assert reply is not None
+    assert (reply.text, reply.tools) == ("Good morning.", ())

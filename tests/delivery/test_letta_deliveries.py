@@ -295,8 +295,10 @@ def test_the_envelope_as_the_model_sees_it(house: House, any_letta: Letta) -> No
 def test_loops_are_killed_at_random(
     house: House, any_letta: Letta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P2: loops are killed with SIGKILL at random instants (50 with a real server) while prompts
-    are under way, once and by cron, into conversations or not, and each arrives just once."""
+    """P2 and P10: loops are killed with SIGKILL at random instants (50 with a real server) while
+    prompts are under way, once and by cron, into conversations or not, and each arrives just once.
+    Each answer is in the log once."""
+    house.environ["PROMPTYOSELF_KEEP_REPLY"] = "excerpt"
     random_ = chance("kills beside a Letta")
     kills = 50 if any_letta.real else rounds(12)
     agents = [any_letta.agent() for _ in range(20)]
@@ -314,11 +316,18 @@ def test_loops_are_killed_at_random(
             house.kill_one()
         any_letta.slow(0)
         house.wait_for(house.all_settled)
+        house.wait_for(house.all_answered)
         house.stop_loops()
     finally:
         for process in house.loops:
             process.kill()
     house.check(agents, delivered=prompts + 3 * int(cron[-1]))
+    prompted = {row["otid"]: row["content"] for a in agents for row in any_letta.history(a)}
+    answers = house.answers()
+    assert {otid: [data.get("text") for data in ends] for otid, ends in answers.items()} == {
+        otid: [f"You said: {text}"] for otid, text in prompted.items()
+    }
+    count("answers recorded", len(answers))
     count("kills by SIGKILL", kills)
 
 

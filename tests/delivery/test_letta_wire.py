@@ -312,3 +312,56 @@ def test_a_deleted_agent_leaves_nothing(any_letta: Letta) -> None:
         assert ask(any_letta, "GET", path).status_code == 404
     assert ask(any_letta, "GET", f"/v1/conversations/{talk}/messages").json() == []
     assert any_letta.active_runs(agent_id) == []
+
+
+def test_the_messages_of_a_run(any_letta: Letta) -> None:
+    """Its own alone, as the agent's history has them; with ``order=desc`` the newest first, of
+    which ``before`` has the older ones. There are none before its first step is over."""
+    agent_id = any_letta.agent()
+    any_letta.calls(agent_id, "look_around")
+    run = turn(any_letta, agent_id, [{"role": "user", "content": "Hi", "otid": "o-1"}])
+    turn(any_letta, agent_id, [{"role": "user", "content": "Bye", "otid": "o-2"}])
+    path = f"/v1/runs/{run['id']}/messages"
+
+    def rows(asked: str = "") -> list[dict[str, Any]]:
+        answer = ask(any_letta, "GET", path + asked)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json())
+
+    oldest_first = rows()
+    _, *history = ask(any_letta, "GET", f"/v1/agents/{agent_id}/messages?order=asc").json()
+    assert oldest_first == rows("?order=asc") == history[:4]
+    assert [row["message_type"].removesuffix("_message") for row in oldest_first] == [
+        *("user", "tool_call", "tool_return", "assistant"),
+    ]
+    assert {row["run_id"] for row in oldest_first} == {run["id"]}
+    assert rows("?order=desc") == oldest_first[::-1]
+    assert rows("?order=desc&limit=1") == oldest_first[3:]
+    assert rows(f"?order=desc&before={oldest_first[2]['id']}") == oldest_first[1::-1]
+    assert rows(f"?order=desc&before={oldest_first[0]['id']}") == []
+    any_letta.hold()
+    send = {"messages": [{"role": "user", "content": "Hi"}]}
+    held = ask(any_letta, "POST", f"/v1/agents/{agent_id}/messages/async", send).json()["id"]
+    assert ask(any_letta, "GET", f"/v1/runs/{held}/messages").json() == []
+    any_letta.finish()
+    unknown = ask(any_letta, "GET", f"/v1/runs/run-{UNKNOWN}/messages")
+    assert unknown.status_code == 404
+    assert "Run not found" in unknown.text
+    assert ask(any_letta, "GET", "/v1/runs/nobody/messages").status_code == 400
+    lost = ask(any_letta, "GET", f"{path}?before=message-{UNKNOWN}")
+    assert lost.status_code == 404
+    assert "No message found" in lost.text
+
+
+def test_a_deleted_conversation_leaves_its_runs(any_letta: Letta) -> None:
+    """Without their messages."""
+    agent_id = any_letta.agent()
+    talk = any_letta.conversation(agent_id)
+    stream(any_letta, talk)
+    (run,) = ask(any_letta, "GET", f"/v1/runs/?agent_id={agent_id}").json()
+    path = f"/v1/runs/{run['id']}"
+    assert len(ask(any_letta, "GET", f"{path}/messages").json()) == 2
+    assert ask(any_letta, "DELETE", f"/v1/conversations/{talk}").json() is None
+    assert ask(any_letta, "GET", f"/v1/conversations/{talk}").status_code == 404
+    assert ask(any_letta, "GET", path).status_code == 200
+    assert ask(any_letta, "GET", f"{path}/messages").json() == []

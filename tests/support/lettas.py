@@ -87,6 +87,10 @@ class Letta(ABC):
         """Delete an agent with all that it knows."""
         self._http("DELETE", f"/v1/agents/{agent_id}")
 
+    def delete_conversation(self, conversation_id: str) -> None:
+        """Delete a conversation with its messages."""
+        self._http("DELETE", f"/v1/conversations/{conversation_id}")
+
     def agents(self) -> list[str]:
         """The ids of all agents."""
         return [row["id"] for row in self._http("GET", "/v1/agents/?limit=1000")]
