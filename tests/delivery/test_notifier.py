@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from dispatch import FakeLetta, Place
@@ -376,6 +376,49 @@ def test_a_notice_that_was_owed_by_an_agent_becomes_a_prompt(place: Place) -> No
     assert registered[-1]["data"]["agent_id"] == "agent-7"
     assert "no instruction to you" in registered[-1]["data"]["prompt"]
     assert registered[-1]["ts"] == sent["ts"]
+
+
+def test_agents_that_answer_each_other_come_to_an_end(tmp_path: Path) -> None:
+    """Each is woken by what the other answers, and has a prompt made whose answer goes back. It
+    ends by itself after 20 notices each, and the operator is told once."""
+
+    class Eager(Talking):
+        woken: ClassVar[list[str]] = []
+
+        def send(self, message: Message) -> Sent:
+            if message.text.startswith("[promptyoself]"):
+                self.woken.append(message.agent_id)
+            return super().send(message)
+
+    letta = Eager()
+    place = Place(
+        tmp_path / "var",
+        letta,
+        PROMPTYOSELF_KEEP_REPLY="excerpt",
+        PROMPTYOSELF_DESTINATION_A="agent:agent-a",
+        PROMPTYOSELF_DESTINATION_B="agent:agent-b",
+    )
+    worker = place.worker()
+    begun = place.now()
+    place.ahead += begun.replace(minute=0, second=0) + timedelta(hours=1) - begun
+    place.add("agent-a", "Ask the other.", time="in 1s", reply_to="b")
+    rounds = 0
+    while rounds < 100:
+        place.ahead += timedelta(seconds=2)
+        place.run(worker)
+        assert place.now() < begun + timedelta(hours=2)
+        while letta.woken:
+            rounds += 1
+            other = "a" if letta.woken[-1] == "agent-b" else "b"
+            place.add(letta.woken.pop(), f"Round {rounds}.", time="in 1s", reply_to=other)
+        state = place.store.read().state
+        if not any(schedule.next_run for schedule in state.schedules.values()):
+            break
+    assert rounds == 40
+    replied = [e["data"] for e in place.events() if e["type"] == "delivery.replied"]
+    assert [data.get("notice") for data in replied].count("too_many_notices") == 1
+    assert len([text for text in place.warnings if "answering each other" in text]) == 1
+    place.close()
 
 
 def test_a_digest_is_sent_once_a_day(place: Place, hook: Webhook) -> None:
