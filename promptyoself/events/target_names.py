@@ -109,10 +109,14 @@ def worker_in_broca(worker: str, agent_id: str) -> str:
     return f"{worker}{_mark(agent_id)}"
 
 
+EVERY_LOOP = "wrk_9d3f6c1a5b7e2048"
+"""Stands for all loops at once, in what looks ahead and claims nothing."""
+
+
 def serves(worker: str, target: TargetName, agent_id: str) -> bool:
     """Whether a worker of that name sends an agent's prompts to a target. The queue of a Broca is
     served by the loop inside that Broca alone, and every other target by every loop."""
-    return target != "broca" or worker.endswith(_mark(agent_id))
+    return target != "broca" or worker == EVERY_LOOP or worker.endswith(_mark(agent_id))
 
 
 def _mark(agent_id: str) -> str:

@@ -116,6 +116,14 @@ def test_what_waits_for_brocas_loop_is_told(var: Path, clock: Clock) -> None:
     assert {check["name"]: check["ok"] for check in checks}["broca"] is False
 
 
+def test_what_is_to_come_through_a_broca_is_forecast(var: Path, clock: Clock) -> None:
+    """A forecast takes every loop for running."""
+    words = ("--agent-id", AGENT, "--prompt", "p", "--every", "1h", "--target", "broca")
+    call("register", *words).success()
+    assert call("simulate", "--until", "in 3h").success()["fired"] == 3
+    assert call("agenda").success()["count"] > 0
+
+
 @pytest.mark.parametrize("conversation", ["new", "conv-1", "telegram", "telegram: 1", ":1"])
 def test_a_conversation_there_is_a_user(var: Path, conversation: str) -> None:
     words = ("--agent-id", AGENT, "--prompt", "p", "--every", "1h", "--target", "broca")

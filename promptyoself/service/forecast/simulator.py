@@ -25,6 +25,7 @@ from promptyoself.core.long_work import check
 from promptyoself.core.settings import Caps
 from promptyoself.events.codec import type_of
 from promptyoself.events.records import DeliveryAttempted, DeliverySkipped, Record
+from promptyoself.events.target_names import EVERY_LOOP
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import Claim, RankDesires, claim, orphans
 from promptyoself.rules.outcome import (
@@ -51,8 +52,6 @@ SAMPLE_FIRST = 100
 
 SAMPLE_EVERY = 256
 """After these, one instant of this number is in the sample."""
-
-_WORKER = "wrk_9d3f6c1a5b7e2048"  # stands for the name that a loop would have
 
 
 class SimulatedEvent(NamedTuple):
@@ -222,7 +221,7 @@ class Simulator:
         decision = claim(
             state,
             parse_utc(self._at),
-            _WORKER,
+            EVERY_LOOP,
             self._caps,
             seats=1,
             rank_desires=self._rank_desires,
@@ -290,7 +289,7 @@ class Simulator:
         if claimed.fault is not None:
             outcome = Failed("template_failed", claimed.fault, permanent=True)
         state = self._state_of(id_)
-        records, _ = outcome_events(state, claimed, _WORKER, outcome, parse_utc(at))
+        records, _ = outcome_events(state, claimed, EVERY_LOOP, outcome, parse_utc(at))
         self._apply(state, id_, records, append)
         self._wait_for_next_slot(self._schedules[id_])
 
