@@ -124,6 +124,14 @@ def test_what_is_to_come_through_a_broca_is_forecast(var: Path, clock: Clock) ->
     assert call("agenda").success()["count"] > 0
 
 
+def test_people_read_whom_the_answers_go_to(var: Path) -> None:
+    words = ("--agent-id", AGENT, "--every", "1h", "--target", "broca", "--format", "table")
+    shown = call("register", *words, "--prompt", "a", "--conversation", "telegram:1").out.decode()
+    assert "Broca, telegram:1\n" in shown
+    shown = call("register", *words, "--prompt", "b").out.decode()
+    assert "Broca, the user of its plugin's settings\n" in shown
+
+
 @pytest.mark.parametrize("conversation", ["new", "conv-1", "telegram", "telegram: 1", ":1"])
 def test_a_conversation_there_is_a_user(var: Path, conversation: str) -> None:
     words = ("--agent-id", AGENT, "--prompt", "p", "--every", "1h", "--target", "broca")

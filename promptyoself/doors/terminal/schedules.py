@@ -231,6 +231,8 @@ def _destination(schedule: Document | None) -> Text:
     target = recorded_target(schedule.get("target"))
     conversation = schedule.get("conversation_id") or default_conversation(target)
     words = _CONVERSATIONS.get(conversation, f"conversation {conversation}")
+    if target == "broca":  # there it is whom the answer goes to
+        words = "the user of its plugin's settings" if conversation == DEFAULT else conversation
     return Text.assemble(TARGET_TITLES[target], ", ", plain(words))
 
 

@@ -124,7 +124,7 @@ def _settings(folder: Path, environ: Mapping[str, str]) -> Finding:
     except PromptyoselfError as error:
         return Finding(name, False, error.message, error.hint)
     if not environ.get("AGENT_ID"):
-        missing = Misfit("Broca's AGENT_ID isn't set.", "Set it to the agent's id in its .env.")
+        missing = Misfit("Broca's AGENT_ID isn't set.", "Set AGENT_ID=agent-… in its .env.")
         found = [*found, missing]
     if not found:
         return Finding(name, True, "neither echoes prompts nor repeats them")
