@@ -132,6 +132,9 @@ def test_every_fault_is_covered() -> None:
         "run_fails_after",
         "run_pending_approval",
         "run_stuck",
+        "answers",
+        "answer_late",
+        "answer_gone",
         "model_401",
         "model_402",
     }

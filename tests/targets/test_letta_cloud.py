@@ -4,6 +4,7 @@ of its failures means what Letta Code takes it for."""
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,27 @@ def test_from_a_registration_to_the_outcome(
     (line,) = call("execute").success()["executed"]
     assert (line["state"], line["code"]) == ("retrying", "target_not_configured")
     assert len(cloud.talks) == 2
+
+
+def test_an_answer_without_a_super_run_is_waited_for(cloud: Cloud, connect: Connect) -> None:
+    """Until the agent's own words are the newest, or another prompt has followed: then the turn is
+    over."""
+    agent_id, client = cloud.agent(), connect()
+    talk = cloud.talks[cloud.conversation(agent_id)]
+    message = fresh(agent_id, talk.id)
+
+    def add(kind: str, otid: str, **content: Any) -> None:
+        date = datetime.now(UTC).isoformat()
+        row = {"id": f"message-{len(talk.messages)}", "date": date, "otid": otid}
+        talk.messages.append({**row, "message_type": kind, **content})
+
+    add("user_message", message.otid, content="p")
+    add("tool_call_message", "o-1", tool_call={"name": "look", "arguments": "{}"})
+    assert client.reply(message, since(), None) is None
+    add("assistant_message", "o-2", content="Done.")
+    reply = client.reply(message, since(), None)
+    assert reply is not None
+    assert (reply.text, reply.tools) == ("Done.", ("look",))
+    talk.messages.pop()
+    add("user_message", "another", content="q")
+    assert client.reply(message, since(), None) == (None, ("look",), None)

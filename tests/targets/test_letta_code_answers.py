@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from false_app_servers import AppServer, app_server
-from target_contract import refusal
+from target_contract import refusal, until
 
 from promptyoself.targets.api import HISTORY_GAP, Message
 from promptyoself.targets.letta_code import LettaCode, connection
@@ -50,7 +50,13 @@ def has(server: AppServer, *rows: dict[str, Any]) -> list[dict[str, Any]]:
 def test_an_answer_is_what_was_said_before_the_next_prompt(
     server: AppServer, target: LettaCode
 ) -> None:
-    """Whatever is at work since."""
+    """Whatever is at work since. What nothing has followed is waited for."""
+    has(server, says("so far"), PROMPTED)
+    assert target.active_runs(SENT) == []
+    busy = {"type": "update_loop_status", "loop_status": {"status": "PROCESSING"}}
+    server.tell(busy, agent_id=SENT.agent_id, conversation_id=SENT.conversation)
+    until(lambda: target.active_runs(SENT))
+    assert target.reply(SENT, SINCE, None) is None
     has(server, CALLS, FOLLOWED, says("first"), CALLS, PROMPTED, says("before"))
     reply = target.reply(SENT, SINCE, None)
     assert reply is not None
