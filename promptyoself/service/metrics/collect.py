@@ -108,20 +108,28 @@ class Measurer:
         living = set(self._store.workers.living())
         claimed = [slot.worker for slot in state.open.values() if slot.worker is not None]
         in_flight = sum(1 for worker in claimed if worker in living)
-        failing = [notice for notice in state.notices.values() if notice.code is not None]
         oldest = next(due(state, format_utc(now)), None)
         late = 0.0 if oldest is None else (now - parse_utc(oldest[0])).total_seconds()
         return {
             "promptyoself_deliveries_in_flight": [((), in_flight)],
             "promptyoself_deliveries_in_doubt": [((), len(claimed) - in_flight)],
             "promptyoself_deliveries_waiting": [((), len(state.open) - len(claimed))],
-            "promptyoself_notices_owed": [((), len(state.notices))],
-            "promptyoself_notices_failing": [((), len(failing))],
+            **self._notices(state),
             "promptyoself_oldest_due_seconds": [((), max(late, 0.0))],
             "promptyoself_schedules": [
                 ((status,), state.statuses.get(status, 0)) for status in STATUSES
             ],
             "promptyoself_workers": [((), len(living))],
+        }
+
+    def _notices(self, state: State) -> Measurements:
+        """Nothing where there is nobody to be told."""
+        if not state.notices and not self._store.settings.destinations:
+            return {}
+        failing = sum(notice.code is not None for notice in state.notices.values())
+        return {
+            "promptyoself_notices_owed": [((), len(state.notices))],
+            "promptyoself_notices_failing": [((), failing)],
         }
 
     def _agents(self, state: State, day: str) -> Measurements:
