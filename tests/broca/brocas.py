@@ -221,7 +221,7 @@ def running(broca: Broca) -> Iterator[Broca]:
             broca.kill()
 
 
-def wait_for(holds: Callable[[], Any], seconds: float = 20) -> None:
+def wait_for(holds: Callable[[], Any], seconds: float = 60) -> None:
     """Wait until that holds."""
     end = time.monotonic() + seconds
     while not holds():
