@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import orjson
 import pytest
-from calling import AGENT, call
+from by_hand import answer_all, deliver_due
+from calling import AGENT, add, call
+from damage import store_in
 from mcp import Client
 
 from promptyoself import cli
@@ -27,6 +29,7 @@ from promptyoself.doors.mcp.shares import Shares
 from promptyoself.doors.mcp.tools import Door
 from promptyoself.doors.registry import AGENT_FACING, READERS, Effect
 from promptyoself.doors.session import Caller
+from promptyoself.rules.notices.replies import Answer
 from promptyoself.service.delivery.loop import StopFlag
 
 if TYPE_CHECKING:
@@ -134,6 +137,23 @@ def test_history_has_a_limit_of_its_own(var: Path, clock: Clock) -> None:
     answer = over_mcp("history", "--limit=1000000")
     assert answer["count"] == 111
     assert "total" not in answer
+
+
+def test_answers_have_the_limit_of_events(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of agents' answers a hundred too, and never more than a thousand."""
+    monkeypatch.setenv("PROMPTYOSELF_KEEP_REPLY", "excerpt")
+    store = store_in(var / "schedules")
+    for number in range(105):
+        add("--time", "in 1m", agent=f"agent-{number}")
+    clock.advance(minutes=1)
+    deliver_due(store, clock.now, "excerpt")
+    answer_all(store, clock.now, Answer("Done."))
+    answer = over_mcp("replies")
+    assert (answer["count"], answer["total"]) == (100, 105)
+    assert over_mcp("replies", "--limit=1000000")["count"] == 105
+    assert call("replies").success()["count"] == 105
 
 
 def test_an_answer_has_a_limit_in_bytes(var: Path, clock: Clock) -> None:

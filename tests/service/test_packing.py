@@ -19,6 +19,7 @@ from typing import Any
 
 import packs
 import pytest
+from by_hand import answer_all, deliver_due
 from calling import call, log_of, run
 from chains import NOW, StepDisk
 from checker import check_chain
@@ -29,6 +30,8 @@ from packs import MONTHS, REGISTER, Lines
 from tally import chance, count, rounds
 
 from promptyoself.core.disk import Disk
+from promptyoself.events.records import NoticeSent
+from promptyoself.rules.notices.replies import Answer
 from promptyoself.service.proof import pack as packing
 from promptyoself.service.proof import pack_verifier
 from promptyoself.service.upkeep import seal as sealing
@@ -89,6 +92,39 @@ def test_a_pack_holds_the_log_as_it_is(log: Path, tmp_path: Path) -> None:
     assert packs.check(folder, "--head", head, str(folder)).code == 0
     assert call("verify", "--var", str(folder)).success()["head"] == head
     assert sorted(os.listdir(tmp_path)) == ["pack", "pack.zip", "var"]
+
+
+def test_a_pack_says_that_it_has_answers(
+    log: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3: answers and notices are events like any others to the verifier that everybody has. The
+    page and the answer of `pack` say that what agents have said is in it."""
+    answer, folder = packs.packed(tmp_path)
+    assert "answers" not in answer["message"]
+    assert "answered" not in (folder / "README.md").read_text()
+    monkeypatch.setenv("PROMPTYOSELF_DESTINATION_ME", "https://example.org/hook")
+    words = ("register", "--agent-id", "a", "--prompt", "p", "--time", "in 1m", "--reply-to", "me")
+    monkeypatch.setenv("PROMPTYOSELF_KEEP_REPLY", "excerpt")
+    call(*words).success()
+    clock.advance(minutes=1)
+    store = store_in(log / "schedules")
+    deliver_due(store, clock.now, "excerpt")
+    answer_all(store, clock.now, Answer("What I have said."))
+    (owed,) = store.read().state.notices.values()
+    sent = NoticeSent(owed.notice, owed.to, owed.kind, 1, owed.slot)
+    store.transact(clock.now, lambda _: ([store.draft(sent, owed.id, owed.agent_id)], None))
+    answer, folder = packs.packed(tmp_path / "with")
+    assert answer["message"].startswith("Checked and packed. Prompts and agents' answers are in it")
+    assert (
+        "the prompts are in it, and\nwhat agents have answered."
+        in (folder / "README.md").read_text()
+    )
+    assert packs.check(folder).code == 0
+    packed_lines = b"".join(
+        gzip.decompress(path.read_bytes()) for path in (folder / "schedules").iterdir()
+    )
+    assert b"What I have said." in packed_lines
+    assert b'"notice.sent"' in packed_lines
 
 
 def test_the_same_log_gives_the_same_pack(log: Path, tmp_path: Path, clock: Clock) -> None:

@@ -22,6 +22,8 @@ def show_stats(document: Document, screen: Screen) -> None:
             ("schedules", counts(document["schedules"].items()) or "none"),
             ("agents", f"{document['agents']:,}"),
             ("open slots", counts(document["open_slots"].items()) or "none"),
+            ("awaited answers", _some(document, "awaited_replies")),
+            ("owed notices", _some(document, "owed_notices")),
             ("events", f"{document['events']:,}"),
             ("log", _size(document["bytes"])),
             ("last event", screen.when(head["ts"])),
@@ -37,6 +39,10 @@ def show_stats(document: Document, screen: Screen) -> None:
             (Column("EVENTS", right=True), Column("TYPE")),
             ((f"{count:,}", plain(kind)) for kind, count in kinds),
         )
+
+
+def _some(document: Document, key: str) -> str:
+    return f"{document[key]:,}" if document.get(key) else ""
 
 
 def _size(length: int) -> str:

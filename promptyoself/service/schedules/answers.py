@@ -342,6 +342,8 @@ class Stats(TypedDict):
     events_by_type: Counts
     head: _StatsHead
     bytes: int
+    awaited_replies: NotRequired[int]
+    owed_notices: NotRequired[int]
     desires: NotRequired[
         Annotated[dict[str, Any], "The same of the desires' log, if there is one."]
     ]

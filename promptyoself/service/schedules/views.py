@@ -357,6 +357,10 @@ def stats(store: Store) -> Stats:
             **_log_of(state.counts, position),
         },
     )
+    if state.replies:
+        answer["awaited_replies"] = len(state.replies)
+    if state.notices:
+        answer["owed_notices"] = len(state.notices)
     for chain in chains(store)[1:]:
         state, position = chain.read()
         answer["desires"] = {**state.statuses, **_log_of(state.counts, position)}
