@@ -199,6 +199,9 @@ TIMING = tuple(name for name, field in FIELDS.items() if field.kind == "timing")
 POLICY = tuple(name for name, field in FIELDS.items() if field.kind == "policy")
 """The fields that may change without the schedule being another one."""
 
+DESTINATIONS = tuple(name for name, field in FIELDS.items() if field.form == "destination")
+"""The fields that name a destination."""
+
 FLAGS = tuple(name for name, field in FIELDS.items() if field.type is bool)
 """The fields that a registration leaves out where they are off, and a schedule has as ``False``. A
 new one changes the hash that an approval is for, so that approvals given before are void."""

@@ -50,6 +50,7 @@ NUMBERS = {
     "a call that only reads": (int(command.MAX_SECONDS),),
     "its answer": (command.MAX_ANSWER_BYTES,),
     "events in an answer of `history`": (log._FIRST, log._MOST),
+    "answers in an answer of `replies`": (log._FIRST, log._MOST, log._FIRST_FOR_PEOPLE),
     "calls at once, over MCP": (shares.CALLS_AT_ONCE, shares.CALLS_OF_ONE),
     "those of them that may read the whole log": (
         shares.EXPENSIVE_AT_ONCE,

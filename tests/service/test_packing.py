@@ -101,7 +101,7 @@ def test_a_pack_says_that_it_has_answers(
     page and the answer of `pack` say that what agents have said is in it."""
     answer, folder = packs.packed(tmp_path)
     assert "answers" not in answer["message"]
-    assert "answered" not in (folder / "README.md").read_text()
+    assert "agents have answered" not in (folder / "README.md").read_text()
     monkeypatch.setenv("PROMPTYOSELF_DESTINATION_ME", "https://example.org/hook")
     words = ("register", "--agent-id", "a", "--prompt", "p", "--time", "in 1m", "--reply-to", "me")
     monkeypatch.setenv("PROMPTYOSELF_KEEP_REPLY", "excerpt")

@@ -118,3 +118,18 @@ def test_files_and_editors_have_it(var: Path, clock: Clock, tmp_path: Path) -> N
     assert (request.keep_reply, request.reply_to, request.on_failure) == ("", "me", "agent-8")
     apply_edit(store, original, request, clock.now)
     assert said(first["id"]) == {"keep_reply": "full", "reply_to": "me", "on_failure": "agent-8"}
+
+
+def test_a_pinned_caller_names_no_destination(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by an import, nor by taking back what the operator did."""
+    id_ = told("--on-failure", "ops")
+    exported = call("export").out
+    call("modify", "--id", id_, "--reply-to", "").success()
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
+    call("undo", "--id", id_).error("forbidden_destination")
+    assert "reply_to" not in said(id_)
+    monkeypatch.setenv("PROMPTYOSELF_VAR", str(tmp_path / "elsewhere"))
+    error = call("import", "-", stdin=exported).error("bad_lines")
+    assert error["bad"][0]["code"] == "forbidden_destination"

@@ -248,8 +248,8 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
     """What the log is to have of a policy; ``None`` where it is unset."""
     if field.form == "tags":
         return text_limits.check_tags([tag for tag in value if tag]) or None
-    if field.form == "destination" and settings.only_agent is not None:
-        raise _destinations_are_the_operators(settings.only_agent, _option(field.name))
+    if field.form == "destination":
+        require_may_choose(settings, field.name)
     if field.type is bool or (field.can_be_unset and not value):
         return value or None
     if field.form == "duration":
@@ -275,12 +275,18 @@ def _whom_to_tell(whom: str | None, settings: Settings) -> dict[str, str | None]
     return {"on_failure": whom, "failure_to": None}
 
 
-def _destinations_are_the_operators(agent_id: str, option: str) -> PromptyoselfError:
-    return PromptyoselfError(
-        "forbidden_destination",
-        f"{option} can't be given by a caller who is pinned to {agent_id!r}.",
-        "Where answers go is the operator's choice, and so is what a destination gets.",
-    )
+def require_may_choose(settings: Settings, name: str) -> None:
+    """Refuse a caller who is pinned to an agent and gives a field that names a destination.
+
+    Raises:
+        PromptyoselfError: ``forbidden_destination``.
+    """
+    if settings.only_agent is not None:
+        raise PromptyoselfError(
+            "forbidden_destination",
+            f"{_option(name)} can't be given by a caller who is pinned to {settings.only_agent!r}.",
+            "Where answers go is the operator's choice, and so is what a destination gets.",
+        )
 
 
 def require_destination(settings: Settings, name: str, option: str) -> str:

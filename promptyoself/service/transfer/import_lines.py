@@ -16,7 +16,7 @@ from promptyoself.core.settings import Settings
 from promptyoself.core.texts import BOM, foreign_encoding
 from promptyoself.core.times import format_duration, shown, zone_named
 from promptyoself.events.records import Record, SchedulePaused, ScheduleRegistered
-from promptyoself.events.schedule_fields import CONTENT, FIELDS, POLICY
+from promptyoself.events.schedule_fields import CONTENT, DESTINATIONS, FIELDS, POLICY
 from promptyoself.events.target_names import target_of
 from promptyoself.rules.placement import MAX_SALT
 from promptyoself.rules.slots import schedule_trigger
@@ -27,6 +27,7 @@ from promptyoself.service.schedules.request import (
     check_order,
     check_rendering,
     first_fire,
+    require_may_choose,
     validate,
 )
 from promptyoself.service.transfer import admission, export
@@ -47,8 +48,6 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)  # nothing in a file is earlier
 _MOST_REPETITIONS = 1_000_000_000
 
 _OPTIONS = {"once": "time", "cron": "cron", "interval": "every", "rrule": "rrule"}
-
-_DESTINATIONS = ("reply_to", "failure_to")
 
 _MADE_BY_EXPORT = "Take the line as `promptyoself export` wrote it."
 
@@ -263,9 +262,12 @@ def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:
     # Which destinations there are is another matter on each machine, and may change.
     settings = settings._replace(destinations={})
     read = validate(request, settings, _BEGINNING, own_zone=zone, keep_intervals=True)
-    for name in _DESTINATIONS:
+    for name in DESTINATIONS:
         read[name] = to = fields.get(name)
-        if to is not None and not is_destination_name(to):
+        if to is None:
+            continue
+        require_may_choose(settings, name)
+        if not is_destination_name(to):
             raise _invalid(f"Its {name} {shown(to)} can't be the name of a destination.")
     for name, value in fields.items():
         if name != "anchor" and read.get(name) != value:
@@ -276,7 +278,7 @@ def _warning(decided: admission.Admission, settings: Settings) -> str | None:
     """What to tell of imported schedules whose notices go nowhere, as things stand here."""
     new = [draft.record for drafts, _ in decided.groups for draft in drafts]
     registered = [record for record in new if isinstance(record, ScheduleRegistered)]
-    named = {getattr(record, name) for record in registered for name in _DESTINATIONS} - {None}
+    named = {getattr(record, name) for record in registered for name in DESTINATIONS} - {None}
     warnings = []
     if unknown := sorted(named - settings.destinations.keys()):
         names = ", ".join(unknown)
