@@ -113,6 +113,7 @@ def test_a_pack_says_that_it_has_answers(
     (owed,) = store.read().state.notices.values()
     sent = NoticeSent(owed.notice, owed.to, owed.kind, 1, owed.slot)
     store.transact(clock.now, lambda _: ([store.draft(sent, owed.id, owed.agent_id)], None))
+    (tmp_path / "with").mkdir()
     answer, folder = packs.packed(tmp_path / "with")
     assert answer["message"].startswith("Checked and packed. Prompts and agents' answers are in it")
     assert (
