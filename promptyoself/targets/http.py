@@ -307,5 +307,5 @@ def retry_after(headers: Any) -> float | None:
     # By the server's own clock, since ours may be wrong. Without its time, the date says nothing.
     try:
         return max(0.0, (instant("retry-after") - instant("date")).total_seconds())
-    except ValueError:
+    except (ValueError, OverflowError):  # of a zone that is years away
         return None

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptyoself.core.text_limits import MAX_REPLY_BYTES
 from promptyoself.core.visible import unseen
 from promptyoself.service.notices.quotes import as_data, on_a_line, quoted
 
@@ -113,4 +114,5 @@ def test_data_is_json_without_control_characters(value: object) -> None:
 
 
 def test_data_is_bounded() -> None:
-    assert len(as_data({"reply": "x" * 1_000_000})["reply"]) == 64 * 1024
+    """It has room for the longest answer that is kept."""
+    assert len(as_data({"reply": "x" * 2_000_000})["reply"]) == MAX_REPLY_BYTES

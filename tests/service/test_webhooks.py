@@ -116,6 +116,12 @@ def test_without_a_secret_nothing_is_signed() -> None:
         (Answer(503, {"Retry-After": "120"}), "destination_failed", "retry", 120.0),
         (Answer(301, {"Location": "/k3yk3y/s3cr3t"}), "destination_redirects", "retry", None),
         (Answer(308, {"Location": "//u:s3cr3t@x.example"}), "destination_redirects", "retry", None),
+        (Answer(302, {"Location": "http://[k3yk3y"}), "destination_redirects", "retry", None),
+        (Answer(302, {"Location": "//k3yk3y.example"}), "destination_redirects", "retry", None),
+        (
+            Answer(429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 -9999999999999"}),
+            *("destination_refused", "retry", None),
+        ),
         (Answer(304), "destination_refused", "retry", None),
         (Answer(404, {"Content-Encoding": "gzip"}, b"junk"), "destination_refused", "retry", None),
     ],

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from promptyoself.core.text_limits import MAX_REPLY_BYTES
 from promptyoself.core.visible import visible
 
 _CUT = "…"
 _TAB = "    "
-_MOST_DATA = 64 * 1024  # characters
 
 _DATA_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -52,9 +52,9 @@ def _harmless(text: str) -> str:
 
 def as_data(value: Any) -> Any:
     """Data as a program gets it: texts without control characters other than tabs and ends of
-    lines, and of 64 Ki characters at most each."""
+    lines, and of at most :data:`MAX_REPLY_BYTES` characters each, so that an answer is whole."""
     if isinstance(value, str):
-        return _SURROGATES.sub("\ufffd", _DATA_CONTROLS.sub("", value[:_MOST_DATA]))
+        return _SURROGATES.sub("\ufffd", _DATA_CONTROLS.sub("", value[:MAX_REPLY_BYTES]))
     if isinstance(value, Mapping):
         return {as_data(key): as_data(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

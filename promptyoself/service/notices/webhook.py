@@ -19,6 +19,7 @@ import orjson
 from promptyoself import __version__
 from promptyoself.core.diagnostics import excerpt
 from promptyoself.core.setting_values import Destination
+from promptyoself.core.visible import visible
 from promptyoself.service.notices.notice import Notice, NoticeError
 from promptyoself.service.notices.quotes import as_data
 from promptyoself.targets.http import (
@@ -37,6 +38,8 @@ SECRET_PREFIX = "whsec_"
 
 _MOST_READ = 4096
 """Bytes of an answer that are read: it is only for people, who see the beginning of it."""
+
+_LONGEST_HOST = 253  # characters, as in the domain name system
 
 _GONE = 410
 """The only refusal that is believed for good: the receiver says that it wants nothing any more.
@@ -100,9 +103,7 @@ def post(destination: Destination, notice: Notice, *, timeout: float, now: datet
             said = _beginning(response)
     except (httpx.HTTPError, httpx.InvalidURL, TooLong, OSError, ValueError) as error:
         raise _broken(destination, error, timeout, wrote=call.wrote) from None
-    for part in sorted(destination.parts, key=len, reverse=True):
-        said = said.replace(part, "***")
-    raise _refusal(destination, response, excerpt(said, notice.text))
+    raise _refusal(destination, response, excerpt(_without_keys(destination, said), notice.text))
 
 
 def _beginning(response: httpx.Response) -> str:
@@ -116,6 +117,22 @@ def _beginning(response: httpx.Response) -> str:
     return said[:_MOST_READ].decode("utf-8", "replace")
 
 
+def _without_keys(destination: Destination, text: str) -> str:
+    for part in sorted(destination.parts, key=len, reverse=True):
+        text = text.replace(part, "***")
+    return text
+
+
+def _host_of(address: str) -> str:
+    """The host of an address that somebody else has written; ``""`` where it has none that can be
+    shown."""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+    return visible(host, one_line=True) if len(host) <= _LONGEST_HOST else ""
+
+
 def _refusal(destination: Destination, response: httpx.Response, said: str) -> NoticeError:
     status = response.status_code
     who = f"{destination.name} ({destination.shown})"
@@ -123,7 +140,7 @@ def _refusal(destination: Destination, response: httpx.Response, said: str) -> N
     if said:
         details["said"] = said
     if response.has_redirect_location:
-        host = urlsplit(response.headers["location"]).hostname
+        host = _without_keys(destination, _host_of(response.headers["location"]))
         return NoticeError(
             "retry",
             "destination_redirects",
