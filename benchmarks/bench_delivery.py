@@ -21,29 +21,34 @@ from pairs import FLOORS, Figure, environment, promptyoself, python, summed_up
 LATENCY = 0.2  # seconds that the model takes
 PROMPTS, AGENTS = 500, 100
 BARS = {32: 1.15, 64: 1.3}
-"""The largest ratio that is aimed at, by the number of deliveries at once, with answers or not."""
-KEEPS = {"none": "", "excerpt": ", answers kept"}
-"""What is kept of answers, and how a figure's name says it."""
+"""The largest ratio that is aimed at for prompts, by the number of deliveries at once, whether
+their answers are kept or not."""
 ROUNDS = 5
 STORM = (10_000, 1_000)
 
 
 def run(pairs: int = ROUNDS, prompts: int = PROMPTS, agents: int = AGENTS) -> Iterator[Figure]:
-    """A figure for each concurrency; a round takes seconds, so there are few of them."""
+    """Figures for each concurrency; a round takes seconds, so there are few of them."""
     rounds = min(pairs, ROUNDS)
-    ways = [(seats, keep) for keep in KEEPS for seats in BARS]
-    taken: dict[tuple[int, str], list[float]] = {way: [] for way in ways}
+    # Until `execute` has ended; the same with answers; and then until the last prompt was there.
+    taken: dict[tuple[int, str], list[float]] = {}
     for _ in range(rounds):
-        for seats, keep in ways:
-            taken[seats, keep].append(deliver(prompts, agents, seats, keep)["seconds"])
-    for seats, keep in ways:
+        for seats in BARS:
+            plain = deliver(prompts, agents, seats)
+            answered = deliver(prompts, agents, seats, "excerpt")
+            for what, seconds in (
+                ("", plain["seconds"]),
+                (", answers kept: the prompts", answered["due to delivered"][-1]),
+                (", answers kept: and the answers", answered["seconds"]),
+            ):
+                taken.setdefault((seats, what), []).append(seconds)
+    for (seats, what), times in taken.items():
         ideal = floor(prompts, agents, seats)
         yield summed_up(
-            f"`execute`, {prompts} prompts due to {agents} agents, `--concurrency {seats}`"
-            f"{KEEPS[keep]}",
+            f"`execute`, {prompts} prompts due to {agents} agents, `--concurrency {seats}`{what}",
             f"computed: {LATENCY * 1000:g} ms of each agent's time for a prompt, and nothing else",
-            [(seconds * 1000, ideal * 1000) for seconds in taken[seats, keep]],
-            BARS[seats],
+            [(seconds * 1000, ideal * 1000) for seconds in times],
+            None if what.endswith("answers") else BARS[seats],
         )
 
 
