@@ -182,6 +182,34 @@ def test_it_waits_as_long_as_it_is_asked_to(place: Place, hook: Webhook) -> None
     assert settled(place)
 
 
+def test_a_time_to_wait_of_a_clock_that_was_ahead_is_over(place: Place, hook: Webhook) -> None:
+    """Once the clock is right again, a notice that was refused meanwhile isn't held for a month."""
+    place.ahead = timedelta(days=30)
+    place.register(1, time="in 1s", reply_to="ops")
+    hook.plan(Answer(500))
+    place.run(place.worker())
+    notifier = Notifier(place.store, place.now)
+    for expected in (1, 2):
+        notifier.tick(place.now())
+        notifier.wait(5)
+        notifier.tick(place.now())
+        assert len(hook.received) == expected
+        place.ahead = timedelta(minutes=2)
+        place.add("agent-9", "Another thing to look at.", time="in 1d")
+    notifier.close()
+    assert settled(place)
+
+
+def test_a_zone_that_there_is_not_holds_nothing_up(place: Place, hook: Webhook) -> None:
+    """Prompts and notices go out; a digest that names no zone goes by UTC, with a warning."""
+    place.register(1, time="in 1s", reply_to="ops")
+    define(place, ops=Destination("ops", hook.url, digest=f"{place.now():%H:%M}"))
+    place.store.settings = place.settings._replace(timezone="Nowhere/At-All")
+    execute(place)
+    assert sorted(r.json["type"] for r in hook.received) == ["notice.digest", "notice.reply"]
+    assert [text for text in place.warnings if "Nowhere/At-All" in text and "UTC" in text]
+
+
 def test_after_three_days_it_is_given_up(place: Place, hook: Webhook) -> None:
     """Each of them, also those behind one that is tried; and nothing is sent any more."""
     place.register(1, each=5, time="in 1s", reply_to="ops")

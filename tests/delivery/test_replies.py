@@ -198,6 +198,22 @@ def test_what_cannot_be_had_is_given_up(
     )
 
 
+def test_a_long_sleep_gives_no_answer_up(place: Place, letta: Talking) -> None:
+    """Where the machine slept for longer than is waited, a first read that fails isn't the last:
+    its network may take a moment."""
+    letta.says = DeliveryError("doubt", "letta_unreachable", "Cannot reach Letta.")
+    place.register(1)
+    awake = place.worker()
+    place.run(awake, until=lambda: place.types()["delivery.delivered"] == 1)
+    place.die(awake)
+    place.ahead += timedelta(days=8)
+    before, worker = len(letta.asked), place.worker()
+    place.run(worker, until=lambda: len(letta.asked) > before + 1 or bool(answers(place)))
+    letta.says = Reply("Late.")
+    place.run(worker, until=lambda: bool(answers(place)))
+    assert answers(place)[0]["text"] == "Late."
+
+
 def test_another_worker_reads_on(place: Place, letta: Talking) -> None:
     """P1: what a dead worker would have read, the next one reads: once, with two of them."""
     letta.says = None

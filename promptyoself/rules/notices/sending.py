@@ -15,7 +15,7 @@ PATIENCE = timedelta(days=3)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 
-_LONGEST_WISH = timedelta(days=1)
+LONGEST_WISH = timedelta(days=1)
 """The longest pause that a destination can ask for."""
 
 _LONGEST_ERROR = 1000  # characters
@@ -36,8 +36,15 @@ def pause_after(tries: int, retry_after: float | None = None) -> timedelta:
     pause: timedelta = min(_FIRST_PAUSE * 2.0 ** min(max(tries - 1, 0), 20), _LONGEST_PAUSE)
     if retry_after is None:
         return pause
-    wish = timedelta(seconds=min(retry_after, _LONGEST_WISH.total_seconds()))
+    wish = timedelta(seconds=min(retry_after, LONGEST_WISH.total_seconds()))
     return max(pause, wish)
+
+
+def retry_time(retry_at: str, now: datetime) -> datetime | None:
+    """When a notice is sent again that was refused; ``None``: now, since no pause is that long. It
+    was refused when the clock was ahead."""
+    instant = parse_utc(retry_at)
+    return None if instant > now + LONGEST_WISH else instant
 
 
 def failed_record(owed: OwedNotice, tries: int, refusal: Refusal, now: datetime) -> NoticeFailed:

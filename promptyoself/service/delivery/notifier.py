@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from promptyoself.core.errors import sentence
+from promptyoself.core.errors import PromptyoselfError, sentence
 from promptyoself.core.ids import notice_id
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.setting_values import Destination, digest_time
@@ -26,12 +26,14 @@ from promptyoself.events.draft import Draft
 from promptyoself.events.records import NoticeFailed, NoticeSent
 from promptyoself.rules.notices.digest_time import due_digest, next_digest
 from promptyoself.rules.notices.sending import (
+    LONGEST_WISH,
     Refusal,
     failed_record,
     heads,
     is_too_old,
     is_worth_recording,
     pause_after,
+    retry_time,
 )
 from promptyoself.rules.notices.to_agents import (
     MOST_BYTES,
@@ -65,7 +67,7 @@ class _Way:
 
     def has_room(self, now: datetime) -> bool:
         """Whether another notice may be sent. Where the latest was refused, one is tried alone."""
-        if self.held_until is not None and now < self.held_until:
+        if self.held_until is not None and now < self.held_until <= now + LONGEST_WISH:
             return False
         return self.under_way < (1 if self.failures else _THREADS)
 
@@ -211,7 +213,7 @@ class Notifier:
         for to, destination in destinations.items():
             read = digest_time(destination.digest or "")
             if read is not None:
-                yield to, (read[0], read[1] or default_zone(self._store.settings))
+                yield to, (read[0], read[1] or self._own_zone())
 
     def _waiting(
         self, state: State, destinations: Mapping[str, Destination], now: datetime
@@ -222,7 +224,7 @@ class Notifier:
         for sending in (*self._digests(state, destinations, now), *candidates):
             owed = sending.owed
             if (owed.to, owed.id) not in blocked:
-                yield sending, None if owed.retry_at is None else parse_utc(owed.retry_at)
+                yield sending, None if owed.retry_at is None else retry_time(owed.retry_at, now)
 
     def _due(
         self, state: State, destinations: Mapping[str, Destination], now: datetime
@@ -269,7 +271,16 @@ class Notifier:
 
     def _zone_of(self, destination: Destination) -> str:
         read = digest_time(destination.digest or "")
-        return (read and read[1]) or default_zone(self._store.settings)
+        return (read and read[1]) or self._own_zone()
+
+    def _own_zone(self) -> str:
+        """The zone of digests that name none. A setting of it that is wrong keeps nothing from
+        being delivered or told."""
+        try:
+            return default_zone(self._store.settings)
+        except PromptyoselfError as error:
+            self._warn_seldom(f"{sentence(error)} Digests without a zone go by UTC.")
+            return "UTC"
 
     def _plan(self, state: State, destinations: Mapping[str, Destination], now: datetime) -> None:
         """Find out when to look again. What is appended or recorded meanwhile is seen anyway."""
@@ -277,6 +288,8 @@ class Notifier:
         for sending, retry_at in self._waiting(state, destinations, now):
             way = self._ways.get(sending.owed.to)
             held = None if way is None else way.held_until
+            if held is not None and held > now + LONGEST_WISH:
+                held = None
             times = [instant for instant in (retry_at, held) if instant is not None]
             wakes += [max(times)] if times and max(times) > now else []
         for _, (at, zone) in self._digest_times(destinations):

@@ -38,7 +38,8 @@ go into the same append."""
 
 _PATIENCE = timedelta(days=7)
 """How long an answer is read for that can't be had yet. So long may a server be away, or a turn
-wait for somebody to approve of a tool."""
+wait for somebody to approve of a tool. After a machine has slept so long, its network may take
+some moments, so that the first reads don't count."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 600.0  # seconds
 
@@ -153,7 +154,7 @@ class ReplyReader:
         reading.error = result.error or reading.error
         age = self._clock() - parse_utc(reading.awaited.delivered_at)
         answer = result.answer
-        if answer is None and age > _PATIENCE:
+        if answer is None and age > _PATIENCE and reading.tries >= _SOON:
             answer = NoAnswer("reply_not_had", _gave_up(reading.error))
         if answer is None:
             heappush(self._waiting, (time.monotonic() + reading.pause(), key))
