@@ -130,6 +130,25 @@ def test_a_failure_is_told(place: Place, hook: Webhook) -> None:
     assert told(place)[0]["data"]["kind"] == "failure"
 
 
+def test_the_id_of_an_agent_that_there_is_not_has_no_effect(place: Place) -> None:
+    """A caller may have made it up, so that a notice of its failure would call everybody."""
+    from promptyoself.service.notices.digest import digest_of
+    from promptyoself.service.notices.handover import _events_told
+    from promptyoself.service.notices.words import notice_of
+
+    place.add("@here|https://x.example|<!channel>", "fail", time="in 1s", on_failure="ops")
+    place.ahead += timedelta(seconds=2)
+    place.run(place.worker())
+    state = place.store.read().state
+    (owed,) = state.notices.values()
+    notice = notice_of(owed, None, list(_events_told(place.store, owed)))
+    events = [event for _, event in place.store.events()]
+    digest = digest_of("ops", state, events, place.now() - timedelta(days=1), place.now(), "UTC")
+    for text in (notice.text, notice.title, digest.text):
+        assert "[@]here|https[:]//x[.]example|‹!channel›" in text
+        assert not [word for word in ("@here", "://x", "<!") if word in text]
+
+
 def test_an_event_that_is_lost_is_told_as_such(place: Place, hook: Webhook) -> None:
     """The notice is sent all the same."""
     place.register(1, time="in 1s", reply_to="ops")

@@ -14,7 +14,7 @@ from promptyoself.core.times import in_zone
 from promptyoself.ledger import Envelope
 from promptyoself.service.notices.notice import Notice
 from promptyoself.service.notices.quotes import quoted
-from promptyoself.service.notices.words import harmless
+from promptyoself.service.notices.words import harmless, harmless_id
 from promptyoself.state.schedules import Schedule, State
 
 MOST_SCHEDULES = 50
@@ -215,7 +215,8 @@ def _counted(number: int, what: str) -> str:
 
 def _who(line: dict[str, Any]) -> str:
     name = "" if line["name"] is None else f"{harmless(line['name'])}, "
-    return f"{line['agent_id'] or 'an unknown agent'}, {name}{line['id']}"
+    agent = harmless_id(line["agent_id"]) if line["agent_id"] else "an unknown agent"
+    return f"{agent}, {name}{line['id']}"
 
 
 def _within(paragraphs: list[str]) -> str:

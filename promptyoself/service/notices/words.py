@@ -1,7 +1,8 @@
 """What a notice of an answer or of a failure says, in words and as data, from the log's events.
 
-Everything that isn't ours is quoted in the words: what an agent answered, what a target said of an
-error, and the name that somebody gave a schedule.
+Everything that isn't ours is quoted in the words, or without effect: what an agent answered, what
+a target said of an error, the name that somebody gave a schedule, and the id of an agent that need
+not exist.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,13 @@ from promptyoself.events.records import (
 from promptyoself.ledger import Envelope
 from promptyoself.rules.notices.failures import failure_text
 from promptyoself.service.notices.notice import Notice
-from promptyoself.service.notices.quotes import quoted
+from promptyoself.service.notices.quotes import on_a_line, quoted
 from promptyoself.state.schedules import OwedNotice
 
 MOST_QUOTED = 4096
 """How many characters of an answer the words of a notice have. Its data have all that was kept."""
 
-_MOST_OF_A_NAME, _MOST_OF_AN_ERROR = 100, 500
+_MOST_OF_A_NAME, _MOST_OF_AN_ID, _MOST_OF_AN_ERROR = 100, 300, 500
 
 _LOST = "The log has lost what it tells of."
 
@@ -54,11 +55,16 @@ def harmless(name: str) -> str:
     return quoted(" ".join(name.split()), _MOST_OF_A_NAME).removeprefix("> ")
 
 
+def harmless_id(agent_id: str) -> str:
+    """An agent's id, which a caller may have made up, without effect in a chat."""
+    return on_a_line(agent_id, _MOST_OF_AN_ID)
+
+
 def _told(
     owed: OwedNotice, who: str, record: Record | None, own: Sequence[Record]
 ) -> tuple[str, str, dict[str, Any]]:
     """The title, the text, and what the data say besides."""
-    agent_id = owed.agent_id
+    agent_id = harmless_id(owed.agent_id)
     if isinstance(record, DeliveryReplied):
         head = f"{agent_id} has answered the prompt of {who} for {record.slot}."
         return f"{agent_id} answered {who}", _with_answer(head, record), {"reply": _reply(record)}
@@ -74,7 +80,7 @@ def _told(
         what = "An answer" if owed.kind == "reply" else "A failure"
         return f"{what} of {who}", f"{what} of {who} of {agent_id}. {_LOST}", {"lost": True}
     failed = next((other for other in own if isinstance(other, DeliveryFailed)), None)
-    text = failure_text(owed.id, agent_id, own, record)
+    text = on_a_line(failure_text(owed.id, owed.agent_id, own, record), MOST_QUOTED)
     if failed is not None:
         error = failed.error if failed.detail is None else f"{failed.error} {failed.detail}"
         text += f"\n{quoted(error, _MOST_OF_AN_ERROR)}"
