@@ -114,6 +114,8 @@ def test_what_waits_for_brocas_loop_is_told(var: Path, clock: Clock) -> None:
     assert (line["outcome"], line["why"]) == ("pending", "no_broca_loop")
     checks = call("doctor", "--skip-letta", "--allow-no-loop").error("unhealthy")["checks"]
     assert {check["name"]: check["ok"] for check in checks}["broca"] is False
+    call("cancel", "--id", answer["id"]).success()
+    assert "inside the Broca" not in call("list", "--status", "all").success().get("warning", "")
 
 
 def test_what_is_to_come_through_a_broca_is_forecast(var: Path, clock: Clock) -> None:

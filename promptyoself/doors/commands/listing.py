@@ -77,10 +77,14 @@ def list_command(
 
 
 def warn_of_brocas(session: Session, store: Store, ids: list[str]) -> None:
-    """Warn where the prompts of schedules go through a Broca in which no loop runs."""
+    """Warn where prompts that are to come go through a Broca in which no loop runs."""
     schedules = store.read().state.schedules
-    shown = (schedules.get(id_) for id_ in ids)
-    agents = {schedule.agent_id for schedule in shown if schedule and schedule.target == "broca"}
+    shown = (schedules[id_] for id_ in ids if id_ in schedules)
+    agents = {
+        schedule.agent_id
+        for schedule in shown
+        if schedule.target == "broca" and schedule.status == "active"
+    }
     if agents:
         from promptyoself.service.upkeep.running_loop import no_broca_loop_warning
 
