@@ -20,7 +20,8 @@ def show_replies(document: Document, screen: Screen) -> None:
         screen.print(Text("No answers yet." if awaited else "No answers."))
     hidden = document.get("total", len(replies)) - len(replies)
     if hidden:
-        line = f"{hidden:,} earlier answers; --limit and --since say how many are shown."
+        earlier = f"{hidden:,} earlier answer{'s' * (hidden > 1)}"
+        line = f"{earlier}; --limit and --since say how many are shown."
         screen.print(Text(line, style="dim"))
     for number, reply in enumerate(replies):
         screen.print(*[""] * (number > 0 or hidden > 0))

@@ -85,13 +85,14 @@ def _why(line: Document, screen: Screen) -> Iterator[Text]:
 
 def _sums(sums: Document) -> Text:
     further = [
-        (words, sums.get(group, {}).get(name, 0))
+        (words.format(s="s" * (count != 1)), count)
         for words, group, name in (
             ("answered", "answers", "replied"),
             ("unanswered", "answers", "unanswered"),
-            ("notices sent", "notices", "sent"),
-            ("notices given up", "notices", "failed"),
+            ("notice{s} sent", "notices", "sent"),
+            ("notice{s} given up", "notices", "failed"),
         )
+        for count in (sums.get(group, {}).get(name, 0),)
     ]
     return counts([*((name, sums[name]) for name in _COUNTED), *further])
 

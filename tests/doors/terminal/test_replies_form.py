@@ -94,6 +94,7 @@ def test_what_there_is_instead_of_words(plan: str, var: Path, clock: Clock) -> N
         "today 17:00 (now)  plan      agent-00000000",
     ]
     assert lines("replies", "--limit", "1")[0].startswith("3 earlier answers; --limit")
+    assert lines("replies", "--limit", "3")[0].startswith("1 earlier answer; --limit")
 
 
 def test_the_card_has_the_last_answer(plan: str, var: Path, clock: Clock) -> None:
