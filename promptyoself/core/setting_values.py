@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import time
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -185,6 +185,24 @@ _MOST_ADDRESS = 2000  # characters
 def is_destination_name(text: str) -> bool:
     """Whether a destination can have that name."""
     return _DESTINATION_NAME.fullmatch(text) is not None
+
+
+def other_destinations(names: Iterable[str], text: str) -> str:
+    """What to do about the name of no destination: the one that is close to it, else all that there
+    are, else how one is added."""
+    known = list(names)
+    if close := close_destination(known, text):
+        return f"Did you mean {close}?"
+    if not known:
+        return "`promptyoself notify add NAME ADDRESS` adds one."
+    return f"There {'is' if len(known) == 1 else 'are'}: {', '.join(known)}."
+
+
+def close_destination(names: Iterable[str], text: str) -> str | None:
+    """The destination that somebody may have meant by ``text``, if one is close to it."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(text.lower(), list(names), 1)), None)
 
 
 def destination_setting(prefix: str, name: str) -> str:

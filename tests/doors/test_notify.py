@@ -11,6 +11,7 @@ from webhooks import Answer, webhook
 
 from promptyoself.core.setting_values import Destination
 from promptyoself.core.settings import read_file
+from promptyoself.doors.agent_names import remember_names
 from promptyoself.rules.health import destinations_in_use, refusing
 from promptyoself.service.notices import destinations, services
 from promptyoself.state.schedules import EMPTY, OwedNotice
@@ -232,6 +233,64 @@ def test_one_that_is_used_is_kept_unless_that_is_meant(home: Path, var: Path) ->
     assert listed()["ops"]["schedules"] == 2
     assert call("notify", "remove", "ops", "--yes").success()["changed"]
     assert values(home) == {}
+
+
+@pytest.mark.usefixtures("kept")
+def test_who_removes_one_that_is_used_hears_what_becomes_of_it(home: Path, var: Path) -> None:
+    call("notify", "add", "ops", HOOK).success()
+    call("notify", "add", "spare", HOOK).success()
+    add("--every", "1h", "--reply-to", "ops")
+    add("--every", "2h", "--on-failure", "ops", prompt="Another")
+    assert "warning" not in call("notify").success()
+    assert "warning" not in call("notify", "remove", "spare").success()
+    warning = call("notify", "remove", "ops", "--yes").success()["warning"]
+    assert "2 schedules are for ops, and no destination has that name." in warning
+    assert "`promptyoself notify add ops`" in warning
+    assert call("notify", "list").success()["warning"] == warning
+    state = EMPTY._replace(
+        notices={
+            "ntc_1": OwedNotice("ntc_1", "ops", "digest", "", "", None, "", "2026-11-01T00:00:00Z")
+        }
+    )
+    assert next(destinations.missing({}, state)).startswith("1 notice is for ops,")
+    assert not list(destinations.missing({}, state, "other"))
+
+
+def test_no_test_is_advised_that_sends_nothing(home: Path, var: Path) -> None:
+    assert "notify test" not in call("notify", "add", "boss", "agent:agent-7").success()["message"]
+    assert "notify test ops" in call("notify", "add", "ops", HOOK).success()["message"]
+
+
+def test_all_names_are_told_where_none_is_close(home: Path, var: Path) -> None:
+    call("notify", "add", "ops", HOOK).success()
+    hint = call("notify", "test", "mail").error("unknown_destination")["hint"]
+    assert hint == "There is: ops."
+    call("notify", "add", "chat", HOOK).success()
+    hint = call("notify", "test", "mail").error("unknown_destination")["hint"]
+    assert hint == "There are: chat, ops."
+    words = ("register", "--agent-id", "agent-1", "--prompt", "x", "--every", "1h")
+    hint = call(*words, "--reply-to", "OPS").error("unknown_destination")["hint"]
+    assert hint == "Did you mean ops?"
+
+
+def test_on_failure_warns_of_a_slip_in_a_destinations_name(home: Path, var: Path) -> None:
+    call("notify", "add", "ops", HOOK).success()
+    words = ("register", "--agent-id", "agent-1", "--every", "1h", "--prompt")
+    assert "Did you mean ops?" in call(*words, "a", "--on-failure", "Ops").success()["warning"]
+    for whom in ("ops", "agent-7", "opponent-of-all"):
+        answer = call(*words, whom, "--on-failure", whom).success()
+        assert "Did you mean" not in answer.get("warning", "")
+
+
+def test_on_failure_takes_an_agents_name(home: Path, var: Path) -> None:
+    remember_names(var, {"agent-00000000-0000-4000-8000-000000000007": "Ada"})
+    id_ = add("--every", "1h", "--on-failure", "Ada")
+    shown = call("show", "--id", id_).success()["schedule"]
+    assert shown["on_failure"] == "agent-00000000-0000-4000-8000-000000000007"
+    call("notify", "add", "ada", "agent:Ada").success()
+    assert listed()["ada"]["address"].endswith("0007")
+    row = call("notify", "--format", "table").out.decode().splitlines()[1]
+    assert row.split() == ["ada", "agent", "Ada", "0", "0"]
 
 
 def test_a_digest_has_a_time_and_a_zone(home: Path, var: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from promptyoself.core.errors import WrongUsage
-from promptyoself.core.settings import read_sources, settings_path
+from promptyoself.core.settings import load_settings, read_sources, settings_path
 from promptyoself.doors.command import command
 from promptyoself.doors.groups import CommandGroup
 from promptyoself.doors.output import Document
@@ -39,13 +39,16 @@ def list_command(session: Session) -> Document:
     An address is shown without what may be a key. It is told, too, how many notices each has yet
     to take, and why it hasn't.
     """
-    from promptyoself.service.notices.destinations import listed, require_operator
+    from promptyoself.service.notices.destinations import listed, missing, require_operator
 
     require_operator(session.settings)
     if session.problem is not None:
         raise session.problem
     destinations = session.settings.destinations
-    entries = listed(destinations, session.store().read().state)
+    state = session.store().read().state
+    for warning in missing(destinations, state):
+        session.add_warning(warning)
+    entries = listed(destinations, state)
     return {"destinations": entries, "count": len(entries), "file": str(settings_path())}
 
 
@@ -91,8 +94,8 @@ def add_command(
     shown_once = " The receiver needs the secret, which isn't shown again." * added.made_secret
     answer["message"] = (
         f"{name} is {'replaced' if added.replaced else 'added'}: {destination.shown}."
-        f"{kept if destination.kind == 'webhook' else ''}{shown_once} "
-        f"`promptyoself notify test {name}` tries it."
+        f"{kept if destination.kind == 'webhook' else ''}{shown_once}"
+        f"{'' if destination.kind == 'agent' else f' `promptyoself notify test {name}` tries it.'}"
     )
     return answer
 
@@ -116,7 +119,10 @@ def test_command(session: Session, name: str) -> Document:
 @_name_argument
 @click.option("--yes", is_flag=True, help="Remove it though schedules use it.")
 def remove_command(session: Session, name: str, yes: bool) -> Document:
-    """Remove the destination NAME from the file of settings, with its secret and its digest."""
+    """Remove the destination NAME.
+
+    Its address, its secret and the time of its digest are taken out of the file of settings.
+    """
     from promptyoself.service.notices import destinations as service
 
     known = _known(session, name)
@@ -126,12 +132,16 @@ def remove_command(session: Session, name: str, yes: bool) -> Document:
             service.require_unused(session.store().read().state, name)
     changed = service.remove(settings_path(), name)
     _warn_of_environment(session, name)
-    state = "removed" if changed else "not in the file of settings"
+    if session.problem is None:
+        state = session.store().read().state
+        for warning in service.missing(load_settings().destinations, state, name):
+            session.add_warning(warning)
+    outcome = "removed" if changed else "not in the file of settings"
     return {
         "name": name,
         "file": str(settings_path()),
         "changed": changed,
-        "message": f"{name} is {state}.",
+        "message": f"{name} is {outcome}.",
     }
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.ids import is_agent_id
+from promptyoself.core.setting_values import close_destination
+from promptyoself.core.times import shown
 from promptyoself.doors.command import command
 from promptyoself.doors.options import (
     ChoiceOrNone,
@@ -131,7 +134,7 @@ def register_command(
                 "Write that into the file: its keys are the names of the options.",
             )
         return _register_all(session, from_, dry_run=dry_run)
-    options["agent_id"] = session.agent_named(options["agent_id"])
+    _put_ids_for_names(session, options)
     request = _request(options)
     agent_id = request.agent_id or session.settings.only_agent or session.settings.default_agent
     if check and agent_id:
@@ -180,6 +183,7 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     from promptyoself.service.schedules.register import register
     from promptyoself.service.schedules.request import Request
 
+    _put_ids_for_names(session, options)
     request = Request(template="idle", **options)
     _warn_of_conversation(session, request, request.agent_id or session.settings.default_agent)
     _warn_of_zone(session, request)
@@ -197,7 +201,7 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """
     from promptyoself.service.schedules.change import modify
 
-    options["agent_id"] = session.agent_named(options["agent_id"])
+    _put_ids_for_names(session, options)
     request, id_ = _request(options), session.schedule_id(id_)
     _warn_of_conversation(session, request, request.agent_id)
     return session.scheduled(partial(modify, id_=id_, request=request, now=session.now()))
@@ -226,6 +230,25 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
         )
     store = session.reading()
     return {"fires": next_fires(store, session.schedule_id(id_, store), count)}
+
+
+def _put_ids_for_names(session: Session, options: dict[str, Any]) -> None:
+    """Put the ids of agents in the place of their names, as far as Letta has told them. What
+    ``--on-failure`` names is a destination where there is one of that name. A person is warned of
+    what may be a slip."""
+    options["agent_id"] = session.agent_named(options["agent_id"])
+    whom = options["on_failure"]
+    pinned = session.settings.only_agent is not None
+    destinations = {} if pinned else session.settings.destinations
+    if not whom or whom in destinations:
+        return
+    close = close_destination(destinations, whom) if destinations else None
+    options["on_failure"] = session.agent_named(whom, warns=close is None)
+    if close is not None and options["on_failure"] == whom and not is_agent_id(whom):
+        session.add_warning(
+            f"There is no destination {shown(whom)}, so --on-failure tells an agent of that id. "
+            f"Did you mean {close}?"
+        )
 
 
 def _warn_of_conversation(session: Session, request: Request, agent_id: str | None) -> None:

@@ -178,13 +178,21 @@ def show_destinations(document: Document, screen: Screen) -> None:
         Column("OWED", right=True),
         Column("FAILING", 8, rank=1),
     )
+    prefix = "agent:"
+    agents = screen.agents(
+        str(destination["address"]).removeprefix(prefix)
+        for destination in destinations
+        if destination["kind"] == "agent"
+    )
     show_table(
         screen,
         columns,
         (
             (
                 plain(destination["name"]),
-                plain(destination["address"]),
+                Text.assemble("agent ", agents[destination["address"].removeprefix(prefix)])
+                if destination["kind"] == "agent"
+                else plain(destination["address"]),
                 plain(destination.get("digest") or ""),
                 f"{destination['schedules']:,}",
                 f"{destination['owed']:,}",

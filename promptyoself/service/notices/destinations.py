@@ -22,6 +22,7 @@ from promptyoself.core.setting_values import (
     destination_setting,
     digest_time,
     is_destination_name,
+    other_destinations,
     wanted_address,
 )
 from promptyoself.core.settings import Settings
@@ -64,7 +65,9 @@ def require_operator(settings: Settings) -> None:
         PromptyoselfError: ``forbidden_agent``.
     """
     if settings.only_agent is not None:
-        raise forbidden("Destinations are for more than", settings.only_agent)
+        raise forbidden(
+            "Destinations are the operator's, and this caller is pinned to", settings.only_agent
+        )
 
 
 def require_name(name: str) -> str:
@@ -91,15 +94,10 @@ def require_defined(destinations: Mapping[str, Destination], name: str) -> Desti
     """
     if name in destinations:
         return destinations[name]
-    from difflib import get_close_matches
-
-    close = get_close_matches(name.lower(), destinations, 1)
-    known = f"There is: {', '.join(destinations)}." if destinations else ""
     raise PromptyoselfError(
         "unknown_destination",
         f"There is no destination {shown(name)}.",
-        (f"Did you mean {close[0]}?" if close else known)
-        or "`promptyoself notify add NAME ADDRESS` adds one.",
+        other_destinations(destinations, name),
         candidates=list(destinations),
     )
 
@@ -162,8 +160,9 @@ def add(
     if destination.kind == "apprise" and is_installed() and not is_known(address):
         raise PromptyoselfError(
             "invalid_destination",
-            f"Apprise has no service for that address, which begins with {destination.shown}.",
-            "https://github.com/caronc/apprise/wiki says how each address is written.",
+            f"Apprise doesn't understand that address, which begins with {destination.shown}.",
+            "Check its parts: https://github.com/caronc/apprise/wiki says how the address of each "
+            "service is written.",
         )
     if destination.kind != "webhook":
         if secret is not None:
@@ -279,14 +278,41 @@ def require_unused(state: State, name: str) -> None:
     )
 
 
-def listed(destinations: Mapping[str, Destination], state: State) -> list[dict[str, Any]]:
-    """The destinations as `notify list` answers them: without addresses and secrets, with how many
-    schedules use each, and with the notices that it has yet to take."""
+def missing(
+    destinations: Mapping[str, Destination], state: State, name: str | None = None
+) -> Iterator[str]:
+    """A sentence on each destination that isn't defined though schedules name it, or notices wait
+    for it; with ``name`` on that one alone."""
+    uses, owed = _uses(state), Counter(notice.to for notice in state.notices.values())
+    for other in sorted({*uses, *owed} - {*destinations}):
+        if name in (None, other):
+            waiting = [
+                f"{count:,} {noun}{'s' * (count > 1)}"
+                for count, noun in ((uses[other], "schedule"), (owed[other], "notice"))
+                if count
+            ]
+            verb = "is" if uses[other] + owed[other] == 1 else "are"
+            yield (
+                f"{' and '.join(waiting)} {verb} for {other}, and no destination has that name. "
+                f"`promptyoself notify add {other}` adds it. A notice that isn't taken is given up "
+                "after 3 days."
+            )
+
+
+def _uses(state: State) -> Counter[str]:
+    """How many schedules that aren't over tell each destination of something."""
     uses: Counter[str] = Counter()
     for schedule in state.schedules.values():
         if schedule.status not in FINISHED:
             named = {schedule.reply_to, schedule.failure_to}
             uses.update(name for name in named if name is not None)
+    return uses
+
+
+def listed(destinations: Mapping[str, Destination], state: State) -> list[dict[str, Any]]:
+    """The destinations as `notify list` answers them: without addresses and secrets, with how many
+    schedules use each, and with the notices that it has yet to take."""
+    uses = _uses(state)
     owed: dict[str, list[OwedNotice]] = {}
     for notice in state.notices.values():
         owed.setdefault(notice.to, []).append(notice)

@@ -11,6 +11,7 @@ from typing import Any
 from promptyoself.core import text_limits
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
+from promptyoself.core.setting_values import other_destinations
 from promptyoself.core.settings import Settings, default_zone
 from promptyoself.core.times import (
     format_duration,
@@ -296,11 +297,10 @@ def require_destination(settings: Settings, name: str, option: str) -> str:
         PromptyoselfError: ``unknown_destination``.
     """
     if name not in settings.destinations:
-        known = ", ".join(settings.destinations)
         raise PromptyoselfError(
             "unknown_destination",
             f"{option} {shown(name)} is the name of no destination.",
-            f"There is: {known}." if known else "`promptyoself notify add NAME` defines one.",
+            other_destinations(settings.destinations, name),
         )
     return name
 
