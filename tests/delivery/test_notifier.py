@@ -406,9 +406,38 @@ def test_a_loop_learns_of_new_destinations(
     file.write_bytes(b"\xff\xfe broken")
     assert set(notifier.destinations) == {"ops"}
     assert len(place.warnings) == 1
+    file.chmod(0o606)
+    file.write_text("PROMPTYOSELF_DESTINATION_ANOTHER=agent:agent-9\n")
+    assert set(notifier.destinations) == {"ops"}
+    file.chmod(0o600)
+    assert set(notifier.destinations) == {"another"}
     file.unlink()
     assert not notifier.destinations
     place.close()
+
+
+def test_what_a_destination_refused_is_sent_once_it_is_defined_otherwise(
+    place: Place, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address was mended, or it is there again: nobody waits for the pause to end."""
+    place.register(1, each=2, time="in 1s", reply_to="ops")
+    define(place)
+    place.run(place.worker())
+    notifier = Notifier(place.store, place.now)
+    known: dict[str, Destination] = {}
+    monkeypatch.setattr(notifier._definitions, "current", lambda: known)
+    for _ in range(6):  # unknown, again and again
+        notifier.tick(place.now())
+        place.ahead += timedelta(minutes=5)
+    assert told(place)[-1]["data"]["code"] == "unknown_destination"
+    place.ahead -= timedelta(minutes=5)
+    known = {"ops": Destination("ops", hook.url)}
+    for _ in range(2):
+        notifier.tick(place.now())
+        notifier.wait(5)
+        notifier.tick(place.now())
+    notifier.close()
+    assert settled(place)
 
 
 def test_a_notice_that_was_owed_by_an_agent_becomes_a_prompt(place: Place) -> None:

@@ -113,6 +113,8 @@ class Notifier:
         self._results: list[tuple[_Sending, HandedOver]] = []  # to be recorded
         # Failures that the log doesn't have: how often it was tried, and when it is sent again.
         self._tries: dict[str, tuple[int, str]] = {}
+        # Failures since a destination was defined otherwise, which count, by destination.
+        self._refused_since: dict[str, set[str]] = {}
         self._seen: tuple[State | None, Mapping[str, Destination]] = (None, {})
         self.next_wake: datetime | None = None
         """When the next call of :meth:`tick` has something to do, as far as the clock decides."""
@@ -152,6 +154,8 @@ class Notifier:
         if is_known and not is_awake and not self._results:
             return []
         self.next_wake = None
+        if self._seen[0] is not None:
+            self._try_again(self._seen[1], destinations)
         self._begin(state, destinations, now)
         self._seen = state, destinations
         lines = self._record(now) if self._results else []
@@ -182,6 +186,17 @@ class Notifier:
         self._role.give_back()
 
     # What is to be sent.
+
+    def _try_again(
+        self, before: Mapping[str, Destination], destinations: Mapping[str, Destination]
+    ) -> None:
+        """Let destinations that are defined otherwise than before be tried at once: it may be what
+        was wrong with them that has changed."""
+        for to in before.keys() | destinations.keys():
+            if before.get(to) != destinations.get(to):
+                self._refused_since[to] = set()
+                if to in self._ways:
+                    self._ways[to].held_until = None
 
     def _known(self, state: State) -> Iterator[OwedNotice]:
         """What is owed, with the failures that only this process knows of."""
@@ -223,8 +238,14 @@ class Notifier:
         candidates = (_Sending(owed) for owed in heads(self._known(state)))
         for sending in (*self._digests(state, destinations, now), *candidates):
             owed = sending.owed
-            if (owed.to, owed.id) not in blocked:
-                yield sending, None if owed.retry_at is None else retry_time(owed.retry_at, now)
+            if (owed.to, owed.id) in blocked:
+                continue
+            if owed.retry_at is None or owed.notice not in self._refused_since.get(
+                owed.to, {owed.notice}
+            ):
+                yield sending, None
+            else:
+                yield sending, retry_time(owed.retry_at, now)
 
     def _due(
         self, state: State, destinations: Mapping[str, Destination], now: datetime
@@ -338,8 +359,11 @@ class Notifier:
             del self._sending[sending.owed.notice]
             self._tries.pop(sending.owed.notice, None)
         for owed, record in news:
+            refused = self._refused_since.get(owed.to, set())
+            refused.discard(owed.notice)
             if isinstance(record, NoticeFailed) and record.retry_at is not None:
                 self._tries[owed.notice] = record.tries, record.retry_at
+                refused.add(owed.notice)
         return [self._tell_of(owed, record) for owed, record in news]
 
     def _record_of(

@@ -35,9 +35,9 @@ class Definitions:
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Something that differs when the file has changed."""
+    """Something that differs when the file has changed, or who may read and write it."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
