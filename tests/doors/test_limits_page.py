@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from promptyoself.core.settings import Caps
-from promptyoself.core.text_limits import MAX_PROMPT_BYTES
+from promptyoself.core.text_limits import MAX_PROMPT_BYTES, MAX_REPLY_BYTES, REPLY_EXCERPT_BYTES
 from promptyoself.doors import command, monitor
 from promptyoself.doors.commands import log
 from promptyoself.doors.mcp import connections, http, shares
 from promptyoself.index import index
 from promptyoself.rules import templates
-from promptyoself.rules.notices import to_agents
+from promptyoself.rules.notices import sending, to_agents
 from promptyoself.sandbox import http as sandbox_http
-from promptyoself.service.delivery import notifier
+from promptyoself.service.delivery import notifier, reply_reader
 from promptyoself.service.notices import digest
 from promptyoself.targets import http as targets_http
 from promptyoself.targets.letta import calls
@@ -41,6 +41,9 @@ NUMBERS = {
         templates.MAX_TEXT,
         templates.MAX_STEPS,
     ),
+    "what is kept of an answer": (REPLY_EXCERPT_BYTES, MAX_REPLY_BYTES),
+    "how long an answer is read for": (reply_reader._PATIENCE.days,),
+    "how long a notice is sent again": (sending.PATIENCE.days,),
     "notices of one agent's schedules for one destination that is an agent": (
         to_agents.MOST_AN_HOUR,
     ),
