@@ -16,6 +16,8 @@ from dispatch import FakeLetta, Place
 from promptyoself.doors.commands.delivery import _pass
 from promptyoself.service.delivery import reply_reader
 from promptyoself.service.delivery.report import Report
+from promptyoself.service.schedules.change import modify
+from promptyoself.service.schedules.request import Request
 from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Message, Reply
 
 Data = dict[str, Any]
@@ -123,6 +125,27 @@ def test_as_much_is_kept_as_both_allow(
     assert (None if text is None else len(text.encode())) == size
     assert text is None or LONG.startswith(text)
     place.close()
+
+
+@pytest.mark.parametrize(("less", "kept"), [("hash", "hash"), ("none", None)])
+def test_less_may_be_kept_than_when_it_was_asked(
+    place: Place, letta: Talking, less: str, kept: str | None
+) -> None:
+    """Who says, while an answer is awaited, that less is to be kept, is heeded."""
+    letta.says = None
+    changed, other = place.register(2, every="1h")
+    place.ahead += timedelta(hours=1, seconds=1)
+    worker = place.worker()
+    place.run(worker, until=lambda: len(letta.asked) >= 2)
+    modify(place.store, changed, Request(keep_reply=less), place.now())
+    letta.says = Reply("Yes.")
+    place.run(worker, until=lambda: len(answers(place)) == 2)
+    told = {event["id"]: event["data"] for event in place.events() if "sha256" in event["data"]}
+    assert told[other]["kept"] == "full"
+    assert told.get(changed, {}).get("kept") == kept
+    if kept is None:
+        assert [answer["code"] for answer in answers(place) if "code" in answer] == ["not_kept"]
+        assert place.store.read().state.replies == {}
 
 
 @pytest.mark.parametrize(("ceiling", "asked"), [("none", "full"), ("full", "none")])

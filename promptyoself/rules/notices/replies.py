@@ -45,11 +45,17 @@ def reply_event(
 ) -> DeliveryReplied | DeliveryUnanswered | None:
     """The event of an answer. ``None`` where the log has it already, or no answer is awaited.
 
-    ``most`` is how much of an answer may be kept now. It may be less than when the prompt was sent.
+    ``most`` is how much of an answer may be kept now. That, and what the schedule asks for, may be
+    less than when the prompt was sent.
     """
     if state.replies.get(slot_key(awaited.id, awaited.slot)) != awaited:
         return None
-    to = state.schedules[awaited.id].reply_to
+    schedule = state.schedules[awaited.id]
+    keep = min(awaited.keep, most, schedule.keep_reply or most, key=KEEP_REPLY.index)
+    if keep == "none" and isinstance(answer, Answer):
+        # Not even its hash: that of a short answer tells which it was.
+        answer = NoAnswer("not_kept", "By now, nothing is kept of its answers.")
+    to = schedule.reply_to
     notice = None if to is None else notice_id(to, "reply", awaited.id, awaited.slot)
     tools = [json_safe(name)[:_LONGEST_TOOL] for name in answer.tools[:_MOST_TOOLS]] or None
     where = (awaited.slot, awaited.otid, worker)
@@ -57,7 +63,6 @@ def reply_event(
         error = json_safe(answer.error)
         return DeliveryUnanswered(*where, answer.code, error, awaited.run_id, tools, to, notice)
     content = json_safe(answer.text).encode()
-    keep = min(awaited.keep, most, key=KEEP_REPLY.index)
     size = {"full": MAX_REPLY_BYTES, "excerpt": REPLY_EXCERPT_BYTES}.get(keep, 0)
     # A character that the cut would go through is left out.
     text = content[:size].decode("utf-8", "ignore") if size else None
