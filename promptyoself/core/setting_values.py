@@ -157,7 +157,8 @@ class Destination(NamedTuple):
         the address that can't be words."""
         if self.kind == "agent":
             return ()
-        keys = (part for part in self.parts if len(part) >= _LEAST_KEY and _DIGIT.search(part))
+        pieces = (piece for part in self.parts for piece in part.split("."))  # not hosts
+        keys = (piece for piece in pieces if len(piece) >= _LEAST_KEY and _DIGIT.search(piece))
         known = (self.address, self.secret or "", *credentials(self.address), *keys)
         return tuple(dict.fromkeys(text for text in known if text))
 

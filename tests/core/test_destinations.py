@@ -78,6 +78,7 @@ def test_the_environment_comes_first(file: Path) -> None:
         ("DESTINATION_OPS", "https://h:x/s3cr3t"),
         ("DESTINATION_OPS", "https://[::1/s3cr3t"),
         ("DESTINATION_OPS", "https://user:s3cr3t/@h/"),
+        ("DESTINATION_OPS", "https://user/s3cr3t@h/"),
         ("DESTINATION_OPS", "https://h/s3cr3t x"),
         ("DESTINATION_OPS", "https://h/\u202es3cr3t"),
         ("DESTINATION_OPS", "https://h/s3cr3t" + "x" * 2000),
@@ -203,6 +204,9 @@ def test_a_common_word_in_an_address_is_no_secret() -> None:
     destination = Destination("x", "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXr9/promptyoself")
     assert "promptyoself" not in destination.secrets
     assert "promptyoself" in destination.parts
+    for host in ("127.0.0.1", "smtp2.example.org"):
+        assert host not in Destination("x", f"mailto://user:pass99@{host}/SG.k3yk3y99").secrets
+    assert "k3yk3y99" in Destination("x", "mailto://user:pass99@h/SG.k3yk3y99").secrets
     assert {"T1JJ3T3L2", "A1BRTD4JD", "TIiajkdnlazkcOXr9"} <= set(destination.secrets)
 
 

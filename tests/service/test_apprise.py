@@ -78,7 +78,10 @@ def test_nobody_waits_longer_than_the_time_limit(fault: Fault) -> None:
 def test_what_is_not_there_is_told() -> None:
     with webhook() as hook:
         pass
-    assert refused(hook).code == "destination_failed"
+    error = refused(hook)
+    assert error.code == "destination_failed"
+    assert "***" in error.details["said"], "Apprise says the host, which may be a key"
+    assert "127.0.0.1" not in f"{error.document()}"
 
 
 def test_an_address_of_no_service_is_told() -> None:
@@ -102,6 +105,7 @@ def test_what_apprise_logs_stays_here(
                 sent(hook)
     lines = [record.getMessage() for record in caplog.records]
     assert not [line for line in lines if "s3cr3t99" in line]
+    assert not logging.getLogger("apprise").propagate
     assert capfd.readouterr().err == ""
 
 

@@ -96,6 +96,7 @@ def test_what_is_left_out_is_marked() -> None:
     assert quoted("x" * 1_000_000, 1000)[-1] == "…"
     assert quoted("@" * 8, 12) == "> [@][@][@]…"
     assert quoted("x" * 8, 10) == "> xxxxxxxx"
+    assert quoted("x\nyyyy", 5) == "> x…"
     assert on_a_line("x" * 50, 10) == "xxxxxxxxx…"
 
 

@@ -32,7 +32,7 @@ def quoted(text: str, most: int) -> str:
     quotation = "\n".join(lines)
     if len(quotation) <= most and len(text) <= most:
         return quotation
-    return quotation[: max(most - len(_CUT), 0)] + _CUT[:most]
+    return quotation[: max(most - len(_CUT), 0)].rstrip("\n") + _CUT[:most]
 
 
 def on_a_line(text: str, most: int) -> str:
