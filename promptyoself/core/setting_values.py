@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from promptyoself.core.addresses import credentials, is_ambiguous, presentable, web_socket
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
-from promptyoself.core.times import number_of_seconds, parse_zone
+from promptyoself.core.times import number_of_seconds, parse_zone, shown
 
 
 class Setting(NamedTuple):
@@ -186,6 +186,12 @@ _MOST_ADDRESS = 2000  # characters
 def is_destination_name(text: str) -> bool:
     """Whether a destination can have that name."""
     return _DESTINATION_NAME.fullmatch(text) is not None
+
+
+def shown_name(text: str) -> str:
+    """What somebody gave as a destination's name, quoted; but no address, which may have a key in
+    it."""
+    return "of an address" if ":" in text or "/" in text else shown(text)
 
 
 def other_destinations(names: Iterable[str], text: str) -> str:

@@ -122,6 +122,21 @@ def test_what_is_wrong_is_refused_before_anything_is_written(
     assert not file_of(home).exists()
 
 
+def test_an_address_in_the_place_of_a_name_is_not_shown(home: Path, var: Path) -> None:
+    """It is what people forget first, and errors are pasted elsewhere."""
+    register = ("register", "--agent-id", "agent-7", "--prompt", "p", "--every", "1h")
+    for words, code in (
+        (("notify", "add", HOOK), "invalid_destination"),
+        (("notify", "test", HOOK), "unknown_destination"),
+        (("notify", "remove", HOOK), "unknown_destination"),
+        ((*register, "--reply-to", HOOK), "unknown_destination"),
+        ((*register, "--on-failure", HOOK), "unknown_destination"),
+    ):
+        answer = call(*words)
+        assert answer.error(code)["hint"]
+        assert b"k3yk3y" not in answer.out
+
+
 def test_an_unknown_name_comes_with_those_that_there_are(home: Path, var: Path) -> None:
     call("notify", "add", "ops", HOOK).success()
     error = call("notify", "test", "opps").error("unknown_destination")

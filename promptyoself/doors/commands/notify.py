@@ -66,12 +66,15 @@ def add_command(
     agent:ID is another agent. Others are for Apprise: tgram://…, mailto://…, ntfy://…. For - it is
     read from stdin. If it is left out, you are asked for it, and nothing that you type is shown.
     """
+    from promptyoself.core.diagnostics import register_secrets
+    from promptyoself.core.setting_values import Destination
     from promptyoself.service.notices import destinations as service
 
     known = _known(session, service.require_name(name))
     if not replace:
         service.require_free(known, name)
     address = _address(session, name, address).strip()
+    register_secrets(*Destination(name, address, secret).secrets)
     prefix, _, agent = address.partition(":")
     if prefix == "agent":
         address = f"agent:{session.agent_named(agent)}"

@@ -23,6 +23,7 @@ from promptyoself.core.setting_values import (
     digest_time,
     is_destination_name,
     other_destinations,
+    shown_name,
     wanted_address,
 )
 from promptyoself.core.settings import Settings
@@ -79,7 +80,7 @@ def require_name(name: str) -> str:
     if not is_destination_name(name):
         raise PromptyoselfError(
             "invalid_destination",
-            f"No destination can have the name {shown(name)}.",
+            f"No destination can have the name {shown_name(name)}.",
             "A name has small letters, digits and -, begins with a letter, and has 40 characters "
             "at most.",
         )
@@ -96,7 +97,7 @@ def require_defined(destinations: Mapping[str, Destination], name: str) -> Desti
         return destinations[name]
     raise PromptyoselfError(
         "unknown_destination",
-        f"There is no destination {shown(name)}.",
+        f"There is no destination by the name {shown_name(name)}.",
         other_destinations(destinations, name),
         candidates=list(destinations),
     )

@@ -11,7 +11,7 @@ from typing import Any
 from promptyoself.core import text_limits
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
-from promptyoself.core.setting_values import other_destinations
+from promptyoself.core.setting_values import other_destinations, shown_name
 from promptyoself.core.settings import Settings, default_zone
 from promptyoself.core.times import (
     format_duration,
@@ -261,6 +261,8 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
         if settings.only_agent is None and value in settings.destinations:
             return value
         option = _option(field.name)
+        if "://" in value:  # which the log would keep
+            return require_destination(settings, value, option)
         if settings.only_agent not in (None, text_limits.check_agent_id(value, option)):
             raise forbidden(f"{option} {shown(value)} is not", settings.only_agent or "")
     elif value not in field.values:
@@ -299,7 +301,7 @@ def require_destination(settings: Settings, name: str, option: str) -> str:
     if name not in settings.destinations:
         raise PromptyoselfError(
             "unknown_destination",
-            f"{option} {shown(name)} is the name of no destination.",
+            f"{option} {shown_name(name)} is the name of no destination.",
             other_destinations(settings.destinations, name),
         )
     return name
