@@ -34,6 +34,7 @@ REASONS = {
     "it sends to somebody",
     "make runs it",
     "a test at a terminal runs it",
+    "another test runs it",
     "make test-letta runs it",
     "make test-letta-code runs it",
     "it needs an account",

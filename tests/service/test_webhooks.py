@@ -5,6 +5,7 @@ import ssl
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 from promptyoself.core.setting_values import Destination
 from promptyoself.service.notices.senders import Notice, NoticeError, send
 from promptyoself.service.notices.webhook import signature
+from tests.support.app_servers import free_port
 from tests.support.webhooks import Answer, Fault, Webhook, webhook
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -87,6 +89,26 @@ def test_the_documented_check_of_a_signature_holds() -> None:
     late = signature(SECRET, NOTICE.id, 1, request.body)
     old = {"webhook-timestamp": "1", "webhook-signature": late}
     assert not is_ours(SECRET, headers | old, request.body)
+
+
+def test_the_documented_receiver_takes_a_notice() -> None:
+    """docs/howto/notices.md has one for who has none at hand."""
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "notices.md").read_text()
+    (script,) = re.findall(r"^```sh\n(python3 -c .*?)^```", page, re.MULTILINE | re.DOTALL)
+    port = free_port()
+    command = ["sh", "-c", "PYTHONUNBUFFERED=1 exec " + script.replace("8099", str(port))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as receiver:
+        assert receiver.stdout is not None
+        try:
+            for _ in range(200):
+                with suppress(NoticeError):
+                    destination = Destination("here", f"http://127.0.0.1:{port}")
+                    assert send(destination, NOTICE, timeout=5, now=datetime.now(UTC)) == 204
+                    break
+                time.sleep(0.05)
+        finally:
+            receiver.terminate()
+        assert NOTICE.id.encode() in receiver.stdout.read()
 
 
 def test_another_secret_or_body_does_not_verify() -> None:
