@@ -171,6 +171,10 @@ def replies_command(
         listed = list(found) if limit is None else [*deque(found, limit)]
         answer = {"replies": listed, "count": len(listed)}
     waiting = awaited(store, filters)
+    if session.for_people and not answer["replies"] and not waiting:
+        from promptyoself.service.schedules.replies.retention import why_none_is_kept
+
+        session.add_warning(why_none_is_kept(store, options["id_"]))
     return {**answer, "awaited": waiting} if waiting else answer
 
 

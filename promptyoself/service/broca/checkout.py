@@ -81,8 +81,7 @@ def require_checkout(folder: Path) -> None:
     if missing:
         raise WrongUsage(
             "not_broca",
-            f"{str(folder)[:200]!r} is no checkout of Broca that this knows: it has no "
-            f"{missing[0]}.",
+            f"{str(folder)[:200]!r} isn't a Broca that promptyoself knows: it has no {missing[0]}.",
             "Name the folder that Broca's main.py lies in.",
         )
 

@@ -97,6 +97,16 @@ def test_what_there_is_instead_of_words(plan: str, var: Path, clock: Clock) -> N
     assert lines("replies", "--limit", "3")[0].startswith("1 earlier answer; --limit")
 
 
+def test_why_no_answers_are_kept_is_told(
+    plan: str, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diary = add("--every", "2h", "--keep-reply", "none", prompt="Write.")
+    assert lines("replies") == lines("replies", plan) == ["No answers."]
+    assert f"`promptyoself modify {diary} " in " ".join(lines("replies", diary, columns=120))
+    monkeypatch.setenv("PROMPTYOSELF_KEEP_REPLY", "none")
+    assert "as PROMPTYOSELF_KEEP_REPLY says." in " ".join(lines("replies", columns=120))
+
+
 def test_the_card_has_the_last_answer(plan: str, var: Path, clock: Clock) -> None:
     """Of a long one the beginning, and the command that shows the rest."""
     answered(var, clock, Answer("\n".join(f"Line {number}." for number in range(30))))

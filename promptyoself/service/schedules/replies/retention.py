@@ -12,6 +12,7 @@ from promptyoself.events.kinds import KEEP_REPLY, KeepReply
 from promptyoself.events.records import ScheduleRegistered
 from promptyoself.rules.notices.replies import kept_of_reply
 from promptyoself.state.schedules import Schedule
+from promptyoself.store.store import Store
 
 _SETTING = "PROMPTYOSELF_KEEP_REPLY"
 _WITH_TEXT: tuple[KeepReply, ...] = ("excerpt", "full")
@@ -50,6 +51,22 @@ def checked_retention(schedule: Schedule | ScheduleRegistered, settings: Setting
     _require_text(schedule, settings)
     warning = _warning_of_less(schedule, settings)
     return [] if warning is None else [warning]
+
+
+def why_none_is_kept(store: Store, id_: str | None) -> str | None:
+    """What keeps answers out of the log, of one schedule or of all; ``None`` where nothing does."""
+    if _ceiling(store.settings) == "none":
+        return (
+            f"No answers are kept, as {_SETTING} says. `promptyoself config set {_SETTING} "
+            "excerpt` has those to come kept."
+        )
+    schedule = store.read().state.schedules.get(id_ or "")
+    if schedule is None or effective(schedule, store.settings) != "none":
+        return None
+    return (
+        "No answers to its prompts are kept, as its --keep-reply says. `promptyoself modify "
+        f"{schedule.id} --keep-reply excerpt` has those to come kept."
+    )
 
 
 def without_text(schedule: Schedule | ScheduleRegistered, settings: Settings) -> bool:
