@@ -255,3 +255,20 @@ def test_answers_are_followed(var: Path, clock: Clock, monkeypatch: pytest.Monke
     lines = call("replies", "--follow", "--limit", "1").out.splitlines()
     assert [orjson.loads(line)["text"] for line in lines] == ["second", "third", "fourth"]
     call("replies", "--follow", "--until", "2026-11-20").error("conflicting_options", 2)
+
+
+def test_answers_are_exported(var: Path, clock: Clock, tmp_path: Path) -> None:
+    """For other tools: the lines of `replies`, of all agents or of one. They are no schedules."""
+    add("--every", "1h")
+    add("--every", "1h", agent=OTHER)
+    answered(var, clock, Answer(TEXT))
+    answered(var, clock, SILENT)
+    file = tmp_path / "answers.ndjson"
+    said = call("export", "--answers", "--out", str(file)).success()
+    assert (said["count"], said["message"]) == (4, "4 answers exported.")
+    assert file.read_bytes() == call("replies", "--ndjson").out
+    lines = [orjson.loads(line) for line in file.read_bytes().splitlines()]
+    assert [line["replied"] for line in lines] == [True, True, False, False]
+    own = call("export", "--answers", "--agent-id", OTHER).out.splitlines()
+    assert [orjson.loads(line) for line in own] == [li for li in lines if li["agent_id"] == OTHER]
+    call("import", str(file)).error("bad_lines")

@@ -63,6 +63,7 @@ def test_the_kinds_are_pinned() -> None:
     assert {*table.CONTENT, *table.POLICY, "anchor"} == set(table.SPECIFIED)
     assert table.POLICY == (
         "misfire", "tier", "daily_budget", "grace", "jitter", "envelope", "on_failure", "tags",
+        "keep_reply", "reply_to", "failure_to",
     )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from promptyoself.store.store import Store
 
 _file = click.argument("file", metavar="FILE")
@@ -24,8 +26,11 @@ _file = click.argument("file", metavar="FILE")
 
 @command("export")
 @only_agent_option
+@click.option("--answers", is_flag=True, help="What agents have answered instead, for other tools.")
 @click.option("--out", metavar="FILE", help="Write to this file, which must be new, not to stdout.")
-def export_command(session: Session, agent_id: str | None, out: str | None) -> Document | None:
+def export_command(
+    session: Session, agent_id: str | None, answers: bool, out: str | None
+) -> Document | None:
     """Write every schedule that isn't over, for `import`.
 
     Each is a line of JSON. Stop the loop first: a prompt that two machines have is delivered by
@@ -33,9 +38,9 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
     """
     from promptyoself.core.disk import Disk
     from promptyoself.core.new_file import new_file
-    from promptyoself.service.transfer.export import export_lines
 
-    lines = export_lines(session.reading(agent_id=agent_id), agent_id, session.now())
+    store = session.reading(agent_id=agent_id)
+    lines = (_answer_lines if answers else _schedule_lines)(store, agent_id, session.now())
     content = b"".join(line + b"\n" for line in lines)
     if out is None:
         sys.stdout.buffer.write(content)
@@ -46,8 +51,25 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
     with new_file(Disk(), Path(out)) as (file, _):
         file.write(content)
     count = len(lines)
-    message = f"{count} {'schedule' if count == 1 else 'schedules'} exported."
+    what = ("answer" if answers else "schedule") + ("" if count == 1 else "s")
+    message = f"{count} {what} exported."
     return {"file": out, "count": count, "message": message}
+
+
+def _schedule_lines(store: Store, agent_id: str | None, now: datetime) -> list[bytes]:
+    from promptyoself.service.transfer.export import export_lines
+
+    return export_lines(store, agent_id, now)
+
+
+def _answer_lines(store: Store, agent_id: str | None, now: datetime) -> list[bytes]:
+    """The lines that `replies --ndjson` prints."""
+    import orjson
+
+    from promptyoself.service.schedules.replies.listing import filters_of_replies, replies
+
+    filters = filters_of_replies(store, None, agent_id=agent_id, since=None, until=None, now=now)
+    return [orjson.dumps(reply) for reply in replies(store, filters)]
 
 
 @command("import")
