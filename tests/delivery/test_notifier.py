@@ -371,6 +371,29 @@ def test_what_was_taken_is_recorded_once_the_disk_has_room(place: Place, hook: W
     notifier.close()
 
 
+def test_without_threads_a_notice_is_sent_later_and_once(
+    place: Place, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system had none left for a moment; the loop goes on."""
+    place.register(1, each=2, time="in 1s", reply_to="ops")
+    place.run(place.worker())
+    notifier = Notifier(place.store, place.now)
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        notifier.tick(place.now())
+    place.ahead += timedelta(seconds=6)
+    for _ in range(6):
+        notifier.tick(place.now())
+        notifier.wait(0.5)
+    notifier.close()
+    assert settled(place)
+    assert len(hook.ids) == len(set(hook.ids)) == 2
+
+
 def test_nothing_owed_costs_nothing(place: Place, hook: Webhook) -> None:
     """No thread, no lock, no wake."""
     place.register(1, time="in 1s")

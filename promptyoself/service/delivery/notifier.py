@@ -288,6 +288,7 @@ class Notifier:
             try:
                 way.pool.submit(owed.notice, job, _THREADS)
             except OSError as error:  # the system has no thread for it
+                way.pool = JobPool(self._pool)  # the job stands in the other, and is not to be done
                 self._ended(sending, Refusal("destination_unreachable", str(error)))
 
     def _zone_of(self, destination: Destination) -> str:
