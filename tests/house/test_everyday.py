@@ -58,6 +58,7 @@ WHAT_COMES_OF_IT: dict[str, Callable[[Day], object]] = {
     ),
     "What comes in the next three days?": lambda day: "plan" in json.dumps(day.answer),
     "Everything about one of them?": lambda day: day.answer["schedule"]["name"] == "plan",
+    "What did the agent answer?": lambda day: day.answer["replies"] == [],
     "What happened last night?": lambda day: day.answer["status"] == "success",
     "When would that be?": lambda day: (
         all(int(fire["local"][8:10]) <= 7 for fire in day.answer["fires"])
