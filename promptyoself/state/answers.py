@@ -52,9 +52,11 @@ def settle_reply(
     record: records.DeliveryReplied | records.DeliveryUnanswered,
     schedule: Schedule,
 ) -> Schedule:
-    """The answer is there, or won't come."""
-    del state.replies[slot_key(schedule.id, record.slot)]
-    owe(state, event, "reply", schedule, record.slot, record.to, record.notice)
+    """The answer is there, or won't come. It is that of the agent who had the prompt, even if the
+    schedule is another agent's by now."""
+    awaited = state.replies.pop(slot_key(schedule.id, record.slot))
+    answering = schedule._replace(agent_id=awaited.agent_id)
+    owe(state, event, "reply", answering, record.slot, record.to, record.notice)
     return schedule._replace(replied=place_of(event))
 
 

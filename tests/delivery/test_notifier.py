@@ -17,13 +17,17 @@ from promptyoself.core.settings import load_settings
 from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.service.delivery.notifier import Notifier
 from promptyoself.service.delivery.report import Report
+from promptyoself.service.schedules.change import modify
+from promptyoself.service.schedules.request import Request
 from promptyoself.targets.api import DeliveryError, Message, Reply, Sent
 
 Data = dict[str, Any]
 
 
 class Talking(FakeLetta):
-    """Its agents answer with the number of their answer; a prompt that says so fails for good."""
+    """Its agents answer, unless they are silent; a prompt that says so fails for good."""
+
+    silent = False
 
     def send(self, message: Message) -> Sent:
         if "fail" in message.text:
@@ -32,7 +36,7 @@ class Talking(FakeLetta):
 
     def reply(self, message: Message, since: Any, run_id: str | None) -> Reply | None:
         del since, message, run_id
-        return Reply("Done, <@here>.")
+        return None if self.silent else Reply("Done, <@here>.")
 
 
 @pytest.fixture
@@ -113,6 +117,29 @@ def test_an_answer_is_told(place: Place, hook: Webhook) -> None:
         | {"slot": replied["data"]["slot"], "tries": 1, "sent": True}
     ]
     assert not execute(place)
+
+
+def test_who_has_answered_is_told_though_the_schedule_is_another_s_by_now(
+    place: Place, hook: Webhook
+) -> None:
+    define(place, ops=Destination("ops", hook.url), friend=Destination("friend", "agent:agent-9"))
+    place.letta.silent = True
+    ids = place.register(1, every="1h", reply_to="ops")
+    ids += place.register(1, prompt_of="other", every="1h", reply_to="friend")
+    place.ahead += timedelta(hours=1, seconds=1)
+    worker = place.worker()
+    place.run(worker, until=lambda: place.types()["delivery.delivered"] == 2)
+    for id_ in ids:
+        modify(place.store, id_, Request(agent_id="agent-7"), place.now())
+    place.letta.silent = False
+    place.run(worker, until=lambda: place.types()["delivery.replied"] == 3)
+    execute(place)
+    (request,) = hook.received
+    assert request.json["title"].startswith("agent-0 answered")
+    assert request.json["data"]["schedule"]["agent_id"] == "agent-0"
+    (notice,) = [s for s in place.store.read().state.schedules.values() if s.agent_id == "agent-9"]
+    assert "agent-0 has answered" in notice.prompt
+    assert "agent-7" not in notice.prompt
 
 
 def test_a_failure_is_told(place: Place, hook: Webhook) -> None:

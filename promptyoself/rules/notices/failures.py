@@ -72,11 +72,20 @@ def with_notices(
         if isinstance(record, DeliveryReplied | DeliveryUnanswered):
             agent_id = agent_of(destinations, record.to)
             if agent_id is not None:
-                schedule = state.schedules[draft.id or ""]
+                schedule = _as_it_was(state, state.schedules[draft.id or ""], record.slot)
                 text = answer_text(schedule, record)
                 name = to_agents.give(schedule, agent_id, text, "reply_to", record.to)
                 noticed[index] = draft._replace(record=record._replace(notice=name))
     return [*noticed, *to_agents.drafts]
+
+
+def _as_it_was(state: State, schedule: Schedule, slot: str) -> Schedule:
+    """The schedule with the agent who had the prompt of a slot, and where that is. It may be
+    another agent's by now."""
+    awaited = state.replies.get(slot_key(schedule.id, slot))
+    if awaited is None:
+        return schedule
+    return schedule._replace(agent_id=awaited.agent_id, target=awaited.target)
 
 
 def _gravity(state: State, draft: Draft, now: datetime) -> int:
