@@ -28,7 +28,7 @@ FILES = (
     "test_audit", "test_packing", "test_notes", "test_moving", "test_desiring", "test_approvals",
     "test_limits", "test_letta_deliveries", "test_letta_code_storm",
     "test_recovering", "test_recovering_crash", "test_recovering_power",
-    "test_packing_gaps",
+    "test_packing_gaps", "test_notice_storm",
 )  # fmt: skip
 
 ORDER = (

@@ -88,7 +88,8 @@ def examine(
     checks.append(_guarded("half_life", lambda: _half_life(store)))
     if log.ok:
         checks += _schedules(store, now, require_loop, allow_no_loop, allow_failed, quick)
-    if log.ok and (agents := brocas_in_use(store.snapshot().state)):
+    # Only the schedules themselves tell, so a quick look doesn't ask.
+    if not quick and log.ok and (agents := brocas_in_use(store.snapshot().state)):
         checks.append(_brocas(store, agents))
     if targets is not None:
         used = log.ok and targets_in_use(store.snapshot().state, thorough=not quick)
