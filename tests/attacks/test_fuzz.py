@@ -51,6 +51,10 @@ LATER = datetime(2026, 12, 20, 12, tzinfo=UTC)
 SECONDS = 20.0
 """What a command may take at the very most, on a machine that has other things to do too."""
 
+SECONDS_OF = {"simulate": 120.0}
+"""The same of commands whose work grows with what is asked: the story has half a million fires in a
+century, which take 25 s."""
+
 KNOWN = str(next(event["id"] for event in story() if event["id"]))
 OUTSIDE = str(next(event["id"] for event in story() if event["type"] == "approval.granted"))
 SLOT = "2026-11-20T13:00:00Z"
@@ -555,13 +559,14 @@ def expect(var: Path, arguments: tuple[str, ...], stdin: bytes | None = b"Hello"
     before = log_of(var)
     began = time.monotonic()
     answer = call(*arguments, stdin=stdin)
-    assert time.monotonic() - began < SECONDS, arguments
+    assert time.monotonic() - began < SECONDS_OF.get(arguments[0], SECONDS), arguments
     check_answer(answer, arguments)
     if answer.code:
         assert log_of(var) == before, arguments
     count("command lines fuzzed")
 
 
+@pytest.mark.timeout(900)  # a century may be drawn several times
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - ABOUT_THE_MACHINE))
 def test_no_command_line_breaks_a_command(
     fuzzed: Path, places: list[str], monkeypatch: pytest.MonkeyPatch, name: str
