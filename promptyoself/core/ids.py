@@ -12,6 +12,10 @@ import orjson
 _AGENT = re.compile(r"agent-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.I).fullmatch
 _SCHEDULE = re.compile(r"sch_[0-9a-f]+", re.ASCII | re.I).fullmatch
 
+NOTICE_PREFIX = "ntc_"
+"""What the ids of notices for destinations begin with. Where an event names a notice, anything else
+is a schedule, or the code that says why there is none."""
+
 # Made once with uuid4. It must never change: it is part of every otid ever sent.
 _OTID_NAMESPACE = bytes.fromhex("145d04ac509e44beb1f528ceadb5c634")
 
@@ -63,7 +67,8 @@ def slot_otid(id_: str, slot: str) -> str:
 def notice_id(to: str, kind: str, id_: str, about: str) -> str:
     """``ntc_`` and 16 hexadecimal digits: what tells a notice from all others, however often it is
     sent. ``about`` is the slot that it tells of, or the end of the time that it tells of."""
-    return f"ntc_{sha256(f'{to}|{kind}|{id_}|{about}'.encode()).hexdigest()[:16]}"
+    digest = sha256(f"{to}|{kind}|{id_}|{about}".encode()).hexdigest()
+    return f"{NOTICE_PREFIX}{digest[:16]}"
 
 
 def jittered(id_: str, slot: datetime, jitter: int | None) -> datetime:

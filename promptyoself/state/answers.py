@@ -1,5 +1,6 @@
 """What the fold knows of answers: which are awaited, and which notices are owed to destinations."""
 
+from promptyoself.core.ids import NOTICE_PREFIX
 from promptyoself.events import records
 from promptyoself.events.kinds import KEEP_REPLY, NoticeKind
 from promptyoself.state.fold import Folded, add
@@ -12,10 +13,6 @@ from promptyoself.state.schedules import (
     slot_key,
     told_key,
 )
-
-NOTICE_PREFIX = "ntc_"
-"""What the ids of notices for destinations begin with. Any other ``notice`` is a schedule, or the
-code that says why there is none."""
 
 
 def place_of(event: Folded) -> str:

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), help="Which log.")
 
 
+_limit_option = click.option(
+    "--limit",
+    type=Whole(1, 10**9),
+    metavar="N",
+    help="Only the newest N; to tools 100 at first, and 1000 at most.",
+)
+
+
 @command("history")
 @schedule_option("Only this schedule's or desire's.", required=False)
 @only_agent_option
@@ -39,12 +47,7 @@ _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), he
     "--text", "texts", is_flag=True, help="With --slot: also the text that was sent, word by word."
 )
 @click.option("--by", metavar="NAME", help="Only by this login, agent or client.")
-@click.option(
-    "--limit",
-    type=Whole(1, 10**9),
-    metavar="N",
-    help="Only the newest N; to tools 100 at first, and 1000 at most.",
-)
+@_limit_option
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
 @click.option(
     "--follow",
@@ -119,12 +122,7 @@ def history_command(
 @only_agent_option
 @click.option("--since", metavar="T", help="Recorded not before: 2027-01-30T09:00, '2h ago'.")
 @click.option("--until", metavar="T", help="Recorded not after: 2027-01-31, '1h ago'.")
-@click.option(
-    "--limit",
-    type=Whole(1, 10**9),
-    metavar="N",
-    help="Only the newest N; to tools 100 at first, and 1000 at most.",
-)
+@_limit_option
 @click.option("--ndjson", is_flag=True, help="Stream the answers, a line of JSON each.")
 @click.option(
     "--follow",

@@ -38,9 +38,10 @@ def export_command(
     """
     from promptyoself.core.disk import Disk
     from promptyoself.core.new_file import new_file
+    from promptyoself.service.transfer.export import export_lines
 
     store = session.reading(agent_id=agent_id)
-    lines = (_answer_lines if answers else _schedule_lines)(store, agent_id, session.now())
+    lines = (_answer_lines if answers else export_lines)(store, agent_id, session.now())
     content = b"".join(line + b"\n" for line in lines)
     if out is None:
         sys.stdout.buffer.write(content)
@@ -54,12 +55,6 @@ def export_command(
     what = ("answer" if answers else "schedule") + ("" if count == 1 else "s")
     message = f"{count} {what} exported."
     return {"file": out, "count": count, "message": message}
-
-
-def _schedule_lines(store: Store, agent_id: str | None, now: datetime) -> list[bytes]:
-    from promptyoself.service.transfer.export import export_lines
-
-    return export_lines(store, agent_id, now)
 
 
 def _answer_lines(store: Store, agent_id: str | None, now: datetime) -> list[bytes]:

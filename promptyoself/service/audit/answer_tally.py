@@ -7,8 +7,10 @@ destination was to get has one end, too. What has none yet is awaited, or owed.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from promptyoself.core.ids import NOTICE_PREFIX
 from promptyoself.ledger import Envelope
 
 _MOST_NAMED = 100
@@ -50,16 +52,16 @@ class AnswerTally:
             if agent_id is not None:
                 self._agents[id_] = agent_id
         match event.type:
+            case "notice.sent" | "notice.failed":
+                if not data.get("retry_at"):
+                    self._end_notice(event)
+                return
             case "delivery.delivered" if data.get("keep_reply") and id_ is not None:
                 awaited = _Awaited(self._agents.get(id_), id_, data["slot"], None)
                 self._answers[id_, data["slot"]] = awaited
             case "delivery.replied" | "delivery.unanswered" if id_ is not None:
                 self._end_answer(event, (id_, data["slot"]))
-            case "notice.sent" | "notice.failed" if not data.get("retry_at"):
-                self._end_notice(event)
-            case "notice.sent" | "notice.failed":
-                return
-        if str(data.get("notice", "")).startswith("ntc_"):
+        if str(data.get("notice", "")).startswith(NOTICE_PREFIX):
             owed = _Awaited(self._agents.get(id_ or ""), id_, data.get("slot") or event.ts, None)
             self._notices.setdefault(data["notice"], owed)
 
@@ -70,8 +72,8 @@ class AnswerTally:
             found["answers"] = answers
         if notices := self._count(self._notices.values(), "owed", ("sent", "failed")):
             found["notices"] = notices
-        if self.problems:
-            found["answer_problems"] = self.problems[:_MOST_NAMED]
+        if problems := self.problems:
+            found["answer_problems"] = problems[:_MOST_NAMED]
         return found
 
     @property
@@ -117,7 +119,9 @@ class AnswerTally:
             and self._id in (None, awaited.id)
         )
 
-    def _count(self, all_: Any, without_end: str, ends: tuple[str, ...]) -> dict[str, int]:
+    def _count(
+        self, all_: Iterable[_Awaited], without_end: str, ends: tuple[str, ...]
+    ) -> dict[str, int]:
         counts = Counter(
             awaited.ended or without_end for awaited in all_ if self._is_wanted(awaited)
         )

@@ -44,8 +44,8 @@ some moments, so that the first reads don't count."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 600.0  # seconds
 
 _SOON = 3
-"""After this number of reads, of 2 s altogether, a worker that only delivers what is due waits for
-the answer no longer. The next one reads it."""
+"""A worker that only delivers what is due waits for an answer until it has read this often, which
+takes about 2 s. Then it ends, and the next worker reads on."""
 
 
 class Read(NamedTuple):
