@@ -6,10 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from calling import call, events_of
+from calling import call
 from checker import check_chain
 from dispatch import Place
-from loops import Loop, add, loops, sandbox, wait_for  # noqa: F401 (fixtures too)
+from loops import Loop, add, events, loops, sandbox, wait_for  # noqa: F401 (fixtures too)
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.sandbox import Sandbox
@@ -78,15 +78,15 @@ def test_a_killed_loop_brings_it_back(
     running = loops("--interval", "60")
     id_ = add(agent, "p", "--time", "in 4s")
     answer = call("pause", id_, "--until", "in 2s").success()
-    wait_for(lambda: len(events_of(var, "schedule.resumed")) == 1)
-    late = parse_utc(events_of(var, "schedule.resumed")[0]["ts"]) - parse_utc(answer["resume_at"])
+    wait_for(lambda: len(events(var, "schedule.resumed")) == 1)
+    late = parse_utc(events(var, "schedule.resumed")[0]["ts"]) - parse_utc(answer["resume_at"])
     assert timedelta(0) <= late < timedelta(seconds=1)
     second = add(other, "p", "--time", "in 4s")
     call("pause", second, "--until", "in 1s").success()
     running.process.send_signal(signal.SIGKILL)
     running.process.wait()
     loops("--interval", "60")
-    wait_for(lambda: len(events_of(var, "delivery.delivered")) == 2)
+    wait_for(lambda: len(events(var, "delivery.delivered")) == 2)
     assert [len(sandbox.messages(each)) for each in (agent, other)] == [1, 1]
     assert call("audit").success()["totals"]["delivered"] == 2
     check_chain(var / "schedules")

@@ -412,9 +412,14 @@ def test_every_metric_is_described_and_no_other() -> None:
         assert tuple(re.findall(r"`(\w+)`", labels)) == metric.labels, name
 
 
-def test_every_metric_is_shown(var: Path, clock: Clock) -> None:
-    """Each metric that isn't the loop's own is in what `metrics` prints, with those labels."""
+def test_every_metric_is_shown(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each metric that isn't the loop's own is in what `metrics` prints, with those labels: where
+    there is nobody to be told, all but those of notices."""
     world_of(var, clock, agents=2)
+    of_notices = {name for name in METRICS if "notice" in name}
+    assert of_notices
+    assert not of_notices & scraped().keys()
+    monkeypatch.setenv("PROMPTYOSELF_DESTINATION_OPS", "https://example.org/hook")
     families = {
         family.name: family
         for family in text_string_to_metric_families(call("metrics").out.decode())
