@@ -90,7 +90,7 @@ class RunFailure(NamedTuple):
 class Found:
     """A message in an agent's history."""
 
-    message_id: str
+    message_id: str  # or that of the summary which stands for it
     run_id: str | None
     date: datetime | None  # by the target's clock, on Letta in whole seconds
     conversation_id: str | None = None  # of the conversation that was made for the message

@@ -2,6 +2,7 @@
 and each way for a turn to end badly is told apart."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from promptyoself.targets.api import HISTORY_GAP, Found, Message, Run
 from promptyoself.targets.letta_code import LettaCode
 
 Servers = Callable[..., AppServer]
+CALLS = "approval_request_message"
 ASK = '[[tool:Bash {"command":"touch it","description":"touch"}]]'
 
 
@@ -222,7 +224,8 @@ def test_a_turn_that_waits_for_an_approval(new_letta_code: Servers) -> None:
 def test_the_conversation_was_summed_up(
     letta_code: AppServer, target: LettaCode, agent: str
 ) -> None:
-    """Then its absence proves nothing; unless that was before it can have been sent."""
+    """Then its absence proves nothing to a process that wasn't told of its turn; unless that was
+    before it can have been sent."""
     place = shared(letta_code, agent)
     message = fresh(agent, conversation=place)
     before = since()
@@ -232,9 +235,58 @@ def test_the_conversation_was_summed_up(
     with letta_code.connect() as wire:
         done = wire.ask("conversation_compact", conversation_id=place, body={"agent_id": agent})
         assert done["success"], done
-    refusal("permanent", HISTORY_GAP, target.find, message, before)
+    another = LettaCode(letta_code.url)
+    refusal("permanent", HISTORY_GAP, another.find, message, before)
+    another.close()
+    assert target.find(message, before) is not None
     assert letta_code.copies(message.otid) == 1
     assert target.find(fresh(agent, conversation=place), datetime.now(UTC)) is None
+
+
+def waiting(otid: str) -> str:
+    """A prompt whose turn calls a tool that waits for a file of that name, and then goes on."""
+    program = f"import os, time\nwhile not os.path.exists('{otid}'): time.sleep(0.02)"
+    call = {"command": f'python3 -c "{program}"', "description": "wait"}
+    return f"Wait. [[tool:Bash {json.dumps(call)}]]"
+
+
+@pytest.mark.parametrize(("conversation", "interrupted"), [("new", False), ("shared", True)])
+def test_a_turn_in_which_its_conversation_is_summed_up(
+    letta_code: AppServer, target: LettaCode, agent: str, conversation: str, *, interrupted: bool
+) -> None:
+    """Its prompt isn't listed any more, and yet it is known that it has arrived, and what became of
+    its turn. Another process knows that of a conversation of its own alone."""
+    place = shared(letta_code, agent) if conversation == "shared" else "new"
+    message = fresh(agent, "", place)
+    message = dataclasses.replace(message, text=waiting(message.otid))
+    before = since()
+    sent = target.send(message)
+    runtime = {"agent_id": agent, "conversation_id": sent.conversation_id or place}
+    with letta_code.connect() as wire:
+        until(lambda: CALLS in [row["message_type"] for row in wire.history(runtime)])
+        body = {"agent_id": agent, "compaction_settings": {"mode": "all"}}
+        asked = {"conversation_id": runtime["conversation_id"], "body": body}
+        assert wire.ask("conversation_compact", **asked)["success"]
+        assert wire.otids(runtime) == []
+        if interrupted:
+            wire.ask("abort_message", runtime=runtime)
+    (letta_code.work / message.otid).touch()
+    assert over(target, str(sent.run_id)).status == ("cancelled" if interrupted else "completed")
+    found = target.find(message, before)
+    assert found is not None
+    assert found.answered is not interrupted
+    another = LettaCode(letta_code.url)
+    kept = dataclasses.replace(message, text="", conversation=runtime["conversation_id"])
+    if conversation == "shared":
+        refusal("permanent", HISTORY_GAP, another.find, message, before)
+        refusal("permanent", HISTORY_GAP, another.reply, kept, before, None)
+    else:
+        assert another.find(message, before) == found
+        reply = another.reply(kept, before, None)
+        assert reply is not None
+        assert (reply.text or "").startswith("done: ")
+    another.close()
+    assert letta_code.copies(message.otid) == 1
 
 
 # -- the server ends

@@ -1,7 +1,9 @@
 """Letta Code: what an agent has answered, as a conversation tells it that no real App Server can be
 made to have."""
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,13 +11,15 @@ import pytest
 from false_app_servers import AppServer, app_server
 from target_contract import refusal, until
 
-from promptyoself.targets.api import HISTORY_GAP, Message
+from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Found, Message
 from promptyoself.targets.letta_code import LettaCode, connection
 
 SINCE = datetime(2026, 11, 20, tzinfo=UTC)
+NOON = SINCE.replace(hour=12)
 SENT = Message("agent-local-1", "local-conv-1", "", "otid-1", tried=True)
 PROMPTED = {"message_type": "user_message", "otid": "otid-1", "content": "p"}
 FOLLOWED = {"message_type": "user_message", "otid": "otid-2", "content": "q"}
+SUMMARY = {"message_type": "summary_message", "content": "…"}
 CALLS = {
     "message_type": "approval_request_message",
     "tool_call": {"name": "Bash", "tool_call_id": "call-1", "arguments": "{}"},
@@ -37,6 +41,13 @@ def target(server: AppServer) -> Iterator[LettaCode]:
 
 def says(text: str) -> dict[str, Any]:
     return {"message_type": "assistant_message", "content": [{"type": "text", "text": text}]}
+
+
+def attempted(find: Callable[..., Found | None], *arguments: Any) -> Found | None:
+    """What is found, if anything can be told."""
+    with contextlib.suppress(DeliveryError):
+        return find(*arguments)
+    return None
 
 
 def has(server: AppServer, *rows: dict[str, Any]) -> list[dict[str, Any]]:
@@ -70,8 +81,46 @@ def test_a_turn_that_was_cut_off_ends_without_words(server: AppServer, target: L
 
 
 def test_an_answer_that_was_summed_up(server: AppServer, target: LettaCode) -> None:
-    has(server, says("summary"), {"message_type": "summary_message", "content": "…"})
+    """In a conversation that others use too, it may be an answer to anything."""
+    has(server, says("summary"), SUMMARY)
     refusal("permanent", HISTORY_GAP, target.reply, SENT, SINCE, None)
+
+
+def test_a_prompt_that_was_summed_up_in_its_turn(server: AppServer, target: LettaCode) -> None:
+    """In the conversation that was made for it, what follows the summary is what the agent said to
+    it, once the turn is over; unless another prompt has followed, or nothing was said since."""
+    server.answers["conversation_list"] = {"conversations": [{"id": SENT.conversation}]}
+    has(server, says("done"), CALLS, SUMMARY)
+    assert target.reply(SENT, SINCE, None) == ("done", ("Bash",), NOON)
+    for rows in ([SUMMARY], [CALLS, SUMMARY], [says("more"), FOLLOWED, says("done"), SUMMARY]):
+        has(server, *rows)
+        refusal("permanent", HISTORY_GAP, target.reply, SENT, SINCE, None)
+    busy = {"type": "update_loop_status", "loop_status": {"status": "PROCESSING"}}
+    server.answers["sync"] = lambda frame: server.tell(busy, **frame["runtime"]) or {}
+    assert target.reply(SENT, SINCE, None) is None
+
+
+def test_where_a_summed_up_prompt_is_found(server: AppServer, target: LettaCode) -> None:
+    """In the conversation that was made for it, nothing else can have been summed up. In another
+    one, it is known to be there if this process was told that a run has begun over it."""
+    shared = dataclasses.replace(SENT, text="p")
+    other = LettaCode(server.url, call_timeout=10, anchored=False)
+    has(server, CALLS, SUMMARY)
+    target.send(shared)
+    refusal("permanent", HISTORY_GAP, target.find, shared, SINCE)
+    begun = {"status": "PROCESSING", "active_run_ids": ["run-1"]}
+    place = {"agent_id": SENT.agent_id, "conversation_id": SENT.conversation}
+    server.tell({"type": "update_loop_status", "loop_status": begun}, **place)
+    found = until(lambda: attempted(target.find, shared, SINCE))
+    assert (found.message_id, found.answered, found.conversation_id) == ("m-1", None, None)
+    refusal("permanent", HISTORY_GAP, other.find, shared, SINCE)
+    refusal("permanent", HISTORY_GAP, target.find, dataclasses.replace(shared, otid="x"), SINCE)
+    server.answers["conversation_list"] = {"conversations": [{"id": SENT.conversation}]}
+    for asked in (shared, dataclasses.replace(shared, conversation="new")):
+        found = other.find(asked, SINCE)
+        assert found is not None
+        assert (found.answered, found.conversation_id) == (False, SENT.conversation)
+    other.close()
 
 
 def test_an_answer_that_is_too_long(

@@ -40,10 +40,26 @@ THERE = Trace("msg+1", NOW + timedelta(seconds=1))
         # An assistant's message may bear an otid too.
         ([row("assistant", 2, "ours")], Trace(None)),
         # The summary of a younger compaction may hide it; that of an older one can't.
-        ([row("user", 9), row("summary", 5)], Trace(None, gap=True)),
+        ([row("user", 9), row("summary", 5)], Trace(None, answered=None, summary_id="msg+5")),
         ([row("user", 9), row("summary", -5)], Trace(None)),
         ([OURS, row("summary", 5)], THERE),
-        ([row("summary", 0) | {"date": "yesterday"}], Trace(None, gap=True)),
+        (
+            [row("summary", 0) | {"date": "yesterday"}],
+            Trace(None, answered=None, summary_id="msg+0"),
+        ),
+        # What was at work then may have come to its end since.
+        (
+            [row("assistant", 4), row("tool_return", 3), row("summary", 5)],
+            Trace(None, answered=True, summary_id="msg+5"),
+        ),
+        (
+            [row("tool_return", 3), row("summary", 5)],
+            Trace(None, answered=False, summary_id="msg+5"),
+        ),
+        (
+            [row("assistant", 9), row("user", 8), row("tool_return", 3), row("summary", 5)],
+            Trace(None, answered=None, summary_id="msg+5"),
+        ),
     ],
 )
 def test_what_the_history_says(newest_first: list[dict[str, Any]], expected: Trace) -> None:

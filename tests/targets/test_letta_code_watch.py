@@ -97,6 +97,25 @@ def test_how_a_turn_ends(frames: tuple[Frame, ...], expected: tuple[str, str | N
     assert status(*seen(accepted(), *WORKS, *frames)) == expected
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ((), False),
+        ((accepted(), *WORKS), False),
+        ((accepted(), *WORKS, finished("error", None, "Agent x not found")), False),
+        # A run of a turn that was broken off may be told late, and be taken for ours.
+        ((accepted(), *WORKS, delta("run-3"), finished("error", None, "an active run")), False),
+        ((accepted(), *WORKS, delta("run-4")), True),
+        ((accepted(), *WORKS, loop("RUNS_A_TOOL", "run-4")), True),
+        ((accepted(), *WORKS, finished("error", "run-4", "500")), True),
+        ((accepted(), *WORKS, delta("run-4"), finished("cancelled", "run-4")), True),
+    ],
+)
+def test_a_run_says_that_the_prompt_was_stored(frames: tuple[Frame, ...], expected: bool) -> None:
+    _, turn = seen(*frames)
+    assert turn.was_stored is expected
+
+
 @pytest.mark.parametrize("reason", ["cancelled", "end_turn", "error"])
 def test_the_late_end_of_an_earlier_turn_is_not_ours(reason: str) -> None:
     """The server tells that a conversation is idle before it tells the end of its turn, and that of

@@ -8,7 +8,8 @@ Relied upon here, as measured with Letta Code 0.32.13 and 0.34.12:
 - After a turn was broken off, such messages are refused though the conversation is idle, until one
   with a message id has come.
 - ``accepted`` says nothing of a message's being stored: a turn can fail before that. Only the
-  history tells.
+  history tells. Where that was summed up, a run does: the server names one only after it has stored
+  the message.
 - The server's ids of runs begin at ``local-run-1`` whenever it is started, and a turn has a run for
   each step of the model. So the id that a turn has here is made of the otid.
 - ``sync`` succeeds for agents and conversations that don't exist, and changes nothing. The server
@@ -44,7 +45,7 @@ from promptyoself.targets.letta_code.failures import (
     require_token,
     turn_failure,
 )
-from promptyoself.targets.letta_code.history import trace
+from promptyoself.targets.letta_code.history import trace, turn_since_summary
 from promptyoself.targets.letta_code.questions import Questions, Row
 from promptyoself.targets.letta_code.watch import Turn, Watch
 from promptyoself.targets.turn_messages import instant_of, turn_after
@@ -285,7 +286,17 @@ class LettaCode:
         """The answer, read with this number of messages at a time."""
         questions = Questions(connection, self._failures, self._timeout, messages_at_once=at_once)
         place = (message.agent_id, message.conversation)
-        turn, is_followed = turn_after(questions.messages(*place, since), message.otid)
+        try:
+            turn, is_followed = turn_after(questions.messages(*place, since), message.otid)
+        except DeliveryError as error:
+            if error.code != HISTORY_GAP or message.conversation not in questions.made_for(message):
+                raise
+            if not self._is_idle(questions, *place, fresh=0.0):
+                return None
+            summed_up = turn_since_summary(questions.messages(*place, since))
+            if summed_up is None:
+                raise
+            return summed_up.reply
         if is_followed:
             return turn.reply
         fresh = _FRESH if turn.ends_in_words else 0.0
@@ -358,13 +369,26 @@ class LettaCode:
         ``is_own``: the conversation was made for it."""
         messages = questions.messages(message.agent_id, place, since)
         found = trace(messages, message.otid, since)
-        if found.message_id is None:
-            return None, found.gap
-        answered: bool | None = found.answered
+        message_id = found.message_id
+        if message_id is None and (is_own or self._was_stored(message, place)):
+            # Nothing else can have been summed up there, or else the turn over it has begun.
+            message_id = found.summary_id
+        if message_id is None:
+            return None, found.summary_id is not None
+        answered = found.answered
         if not answered and not self._is_idle(questions, message.agent_id, place):
             answered = None  # the agent may be at work on it
         where = place if is_own else None
-        return Found(found.message_id, None, found.date, where, answered), False
+        return Found(message_id, None, found.date, where, answered), False
+
+    def _was_stored(self, message: Message, place: str) -> bool:
+        """Whether a run over it has begun there, which this client was told."""
+        with self._lock:
+            known = self._turns.get(_TURN + message.otid)
+        if known is None:
+            return False
+        _, watch, turn = known
+        return watch.conversation_id == place and turn.was_stored
 
     def _sent_to(self, message: Message) -> str | None:
         """Where this client has sent it, if that is where it is to go."""

@@ -38,6 +38,12 @@ class Turn:
     idle_since: float | None = None
     stop_reason: str | None = None
     error: str | None = None
+    failed_unstored: bool = False  # its end named no run
+
+    @property
+    def was_stored(self) -> bool:
+        """Whether its prompt is known to be stored, which comes before its first run."""
+        return bool(self.runs) and not self.failed_unstored
 
     @property
     def alive(self) -> bool:
@@ -187,6 +193,9 @@ class Watch:
         turn = self._current()
         if turn is not None and (run is None or run in turn.runs or run not in self._runs):
             turn.error = _sentence(frame.get("error"), str(frame.get("stop_reason")))
+            turn.failed_unstored = run is None
+            if isinstance(run, str):
+                turn.runs.add(run)
             self._end(turn, str(frame.get("stop_reason")))
         if isinstance(run, str):
             self._is_anothers(run)
