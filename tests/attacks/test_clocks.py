@@ -398,6 +398,67 @@ def test_a_clock_set_back_brings_no_slot_back(worlds: Callable[..., World], how:
 
 
 @pytest.mark.parametrize(
+    "second", ["paused and resumed", "modified to other times", "registered again"]
+)
+@pytest.mark.parametrize("first", ["paused and resumed", "modified", "registered again"])
+def test_a_clock_set_back_twice_brings_no_slot_back(
+    worlds: Callable[..., World], first: str, second: str
+) -> None:
+    """P2: after a schedule counted from now again, with nothing claimed by the clock that was
+    ahead, the clock is set back once more, behind what was delivered in time: none of that comes
+    again, however the schedule is changed."""
+    world = worlds("2026-11-30T20:30")
+    machine = world.machine()
+    asked: dict[str, Any] = {"cron": "0 * * * *", "misfire": "skip", "grace": "1m"}
+    id_ = machine.register("a", **asked)
+    for _ in range(3):
+        world.now += HOUR / 2
+        machine.work()
+    assert len(world.sends()) == 2
+    machine.ahead = timedelta(days=40) + HOUR / 2
+    machine.work()
+    assert len(world.sends()) == 2, "the clock that was ahead has skipped what it had passed"
+    machine.ahead = timedelta(0)
+    _back_by(first, machine, id_, asked)
+    count("clock jumps")
+    world.now -= 2 * HOUR
+    _back_by(second, machine, id_, asked)
+    for _ in range(8):
+        world.now += HOUR / 2
+        machine.work()
+        world.check()
+    slots = _delivered_slots(world)
+    assert len(set(slots)) == len(slots) == len(world.sends()) >= 4
+
+
+def test_a_new_life_between_two_steps_back_forgets_nothing(worlds: Callable[..., World]) -> None:
+    """P2: registered again between the two steps, when it isn't ahead any more, the schedule still
+    knows what was claimed last."""
+    world = worlds("2026-11-30T20:30")
+    machine = world.machine()
+    asked: dict[str, Any] = {"cron": "0 * * * *", "misfire": "skip", "grace": "1m"}
+    id_ = machine.register("a", **asked)
+    for _ in range(3):
+        world.now += HOUR / 2
+        machine.work()
+    machine.ahead = timedelta(days=40) + HOUR / 2
+    machine.work()
+    machine.ahead = timedelta(0)
+    for how in ("paused and resumed", "registered again"):
+        world.now += timedelta(minutes=20)
+        _back_by(how, machine, id_, asked)
+    count("clock jumps")
+    world.now -= 2 * HOUR + timedelta(minutes=10)
+    _back_by("paused and resumed", machine, id_, asked)
+    for _ in range(8):
+        world.now += HOUR / 2
+        machine.work()
+        world.check()
+    slots = _delivered_slots(world)
+    assert len(set(slots)) == len(slots) == len(world.sends()) >= 4
+
+
+@pytest.mark.parametrize(
     "how",
     ["resumed", "paused and resumed", "modified", "modified to other times", "registered again"],
 )

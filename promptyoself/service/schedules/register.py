@@ -125,7 +125,8 @@ def next_life(
     """
     record, trigger = record._replace(life=existing.life + 1), schedule_trigger(record)
     drafts: list[Draft] = []
-    if is_ahead(existing, now):
+    # The new life starts without ranges, and they may tell of slots that `last_slot` doesn't.
+    if is_ahead(existing, now) or existing.without:
         # Imported here since few schedules ever need it.
         from promptyoself.service.schedules.times.clock_rollback import recount
 

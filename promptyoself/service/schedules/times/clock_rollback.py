@@ -4,6 +4,10 @@ Slots that were skipped then may come again. Slots that were claimed may not: th
 have been, and the name of a slot in the agent's history is that of its instant. Only the log knows
 which slots were claimed, so it is read; that happens only where a schedule has been ahead of the
 clock.
+
+The schedule itself forgets the last slot that the clock ahead decided. So the ranges always reach
+to the last slot that was claimed, even if it lies before now. A clock that is set back further
+finds by it that the schedule is ahead.
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,12 +38,7 @@ def claimed_after(store: Store, id_: str, now: datetime) -> set[str]:
         ChainError: the log is damaged.
     """
     start = format_utc(now)
-    claimed = (
-        str(event.data.get("slot", ""))
-        for event in _events_of(store, id_)
-        if event.type in ("delivery.attempted", "schedule.triggered")
-    )
-    return {slot for slot in claimed if slot > start}
+    return {slot for slot in _claimed(store, id_) if slot > start}
 
 
 def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
@@ -50,7 +49,7 @@ def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
         ChainError: the log is damaged.
     """
     plain = trigger._replace(without=())
-    start, claimed = format_utc(now), sorted(claimed_after(store, id_, now))
+    start, claimed = format_utc(now), sorted(set(_claimed(store, id_)))
     imported_up_to = max(
         (
             str(event.data["last_slot"])
@@ -59,10 +58,22 @@ def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
         ),
         default="",
     )
-    ranges = _ranges(plain, (slot for slot in claimed if slot > imported_up_to))
+    ranges = _ranges(plain, (slot for slot in claimed if slot > max(start, imported_up_to)))
     if imported_up_to > start:  # this log doesn't say which slots were claimed elsewhere
         ranges.insert(0, [start, imported_up_to])
+    latest = max([imported_up_to, *claimed])
+    if not ranges and latest:
+        ranges.append([latest, latest])
     return Recount(start, ranges)
+
+
+def _claimed(store: Store, id_: str) -> Iterator[str]:
+    """The slots of a schedule that were ever claimed, or that `trigger` asked for."""
+    return (
+        str(event.data.get("slot", ""))
+        for event in _events_of(store, id_)
+        if event.type in ("delivery.attempted", "schedule.triggered")
+    )
 
 
 def _events_of(store: Store, id_: str) -> Iterator[Envelope]:
