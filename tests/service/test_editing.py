@@ -20,6 +20,7 @@ from promptyoself.service.files.edited import (
     asked_by,
     text_of_schedule,
     with_complaint,
+    with_place,
     without_complaint,
 )
 from promptyoself.service.files.registrations import parsed_toml
@@ -115,6 +116,43 @@ def test_a_wrong_edit_changes_nothing_and_is_kept(
     assert kept.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize(
+    ("script", "key"),
+    [
+        ("s/^every = .*/evry = '1h'/", "evry"),
+        ("s/^tier = .*/tier = '1'/", "tier"),
+        ("s/^every = .*/every = 'soon'/", "every"),
+        ('s/^prompt = .*/prompt = """\\ntier = \'1\'\\n"""\\ncolour = \'red\'/', "colour"),
+    ],
+)
+def test_what_is_wrong_has_its_line_and_its_key(
+    script: str, key: str, edit: Any, var: Path, tmp_path: Path
+) -> None:
+    """Of the text as it was saved, and as it is opened again with the complaint on top."""
+    error = edit(add(), script).document
+    (kept,) = drafts(tmp_path)
+    number = int(re.match(rf"Line (\d+), {key}: ", error["message"])[1])  # type: ignore[index]
+    saved = kept.read_text()
+    assert saved.splitlines()[number - 1].startswith(f"{key} = ")
+    for _ in range(2):
+        again = with_complaint(saved, with_place(PromptyoselfError(*_told(error, saved)), saved))
+        line = int(re.match(rf"#! Line (\d+), {key}: ", again)[1])  # type: ignore[index]
+        assert again.splitlines()[line - 1].startswith(f"{key} = ")
+        saved = again
+
+
+def _told(error: dict[str, Any], saved: str) -> tuple[str, str, str]:
+    return error["code"], error["message"].split(": ", 1)[1], error["hint"]
+
+
+def test_a_line_of_a_prompt_is_no_complaint(edit: Any, var: Path) -> None:
+    """A prompt may have a line that begins as our remarks do."""
+    text = "Run this:\n#!/bin/sh\n#! and this\n"
+    id_ = add(prompt=text)
+    assert edit(id_, "s/^tier = 0/tier = 1/").success()["modified"] == ["tier"]
+    assert shown(id_)["prompt"] == text
+
+
 def test_an_editor_that_fails_changes_nothing(
     edit: Any, var: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -122,7 +160,8 @@ def test_an_editor_that_fails_changes_nothing(
     log = log_of(var)
     for command in ("false", str(tmp_path / "none"), "sh -c 'exit 3'"):
         monkeypatch.setenv("VISUAL", command)
-        call("edit", "--id", id_, "--yes").error("editor_failed")
+        error = call("edit", "--id", id_, "--yes").error("editor_failed")
+        assert "Errno" not in error["message"]
     assert log_of(var) == log
     assert not drafts(tmp_path)
 

@@ -243,29 +243,32 @@ def _edited(
         apply_edit,
         asked_by,
         with_complaint,
+        with_place,
         without_complaint,
     )
     from promptyoself.service.schedules.request import Request
 
     while True:
-        after = without_complaint(editor.edit(opens, path))
+        saved = editor.edit(opens, path)
         try:
-            request = asked_by(original.text, after)
+            request = asked_by(original.text, saved)
             if request == Request():
                 message = "Nothing differs; nothing was changed."
                 return {"id": original.id, "modified": [], "message": message}
             change = partial(apply_edit, session.store(), original, request)
             change(session.now(), dry_run=True)
-        except PromptyoselfError as error:
+        except PromptyoselfError as refused:
+            error = with_place(refused, saved)
             if error.code == "changed_meanwhile" or not session.at_terminal:
-                raise
+                raise error from None
             click.echo(f"{error.message} {error.hint}", err=True)
             if not click.confirm("Edit it again?", default=True, err=True):
-                raise
-            path.write_text(with_complaint(after, error), encoding="utf-8")
+                raise error from None
+            path.write_text(with_complaint(saved, error), encoding="utf-8")
             continue
         if session.at_terminal:
             coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+            after = without_complaint(saved)
             click.echo(editor.differences(original.text, after, coloured=coloured), err=True)
         if not yes and not click.confirm("Change it?", default=True, err=True):
             message = f"Nothing was changed. Your text is kept in {path}."

@@ -52,7 +52,8 @@ def edit(command: list[str], path: Path) -> str:
         code = subprocess.run([*command, str(path)], check=False).returncode
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise _failed(command, str(error)) from None
+        why = getattr(error, "strerror", None) or error
+        raise _failed(command, str(why)) from None
     if code:
         raise _failed(command, f"it ended with {code}")
     return text

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from itertools import dropwhile
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +13,8 @@ from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import format_duration, local_time
 from promptyoself.events.draft import Draft
 from promptyoself.events.schedule_fields import FIELDS, Field
-from promptyoself.service.files.registrations import parsed_toml
-from promptyoself.service.files.tables import name_of, request_of
+from promptyoself.service.files.registrations import lines_of_keys, parsed_toml
+from promptyoself.service.files.tables import key_of, name_of, request_of
 from promptyoself.service.schedules.change import modify
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.schedules.times.asked import TIMES
@@ -91,17 +92,41 @@ _HELP = {
 
 
 def with_complaint(text: str, error: PromptyoselfError) -> str:
-    """An edited text, with what is wrong with it on top."""
-    sentences = f"{error.message} {error.hint}".split("\n")
-    complaint = [f"{_COMPLAINT}{part}" for line in sentences for part in wrap(line, 96)]
-    return "\n".join([*complaint, without_complaint(text)])
+    """An edited text, with what is wrong with it on top. A line that this names is counted with
+    what is on top."""
+    rest, said = without_complaint(text), f"{error.message} {error.hint}"
+    moved_by = len(_complaint(said)) - (text.count("\n") - rest.count("\n"))
+    said = re.sub(_LINE_NUMBER, lambda match: str(int(match[0]) + moved_by), said)
+    return "\n".join([*_complaint(said), rest])
+
+
+_LINE_NUMBER = r"(?<=^Line )\d+|(?<=\(at line )\d+"
+
+
+def _complaint(said: str) -> list[str]:
+    return [f"{_COMPLAINT}{part}" for line in said.split("\n") for part in wrap(line, 96)]
 
 
 def without_complaint(text: str) -> str:
-    """An edited text without what was said of it."""
-    return "".join(
-        line for line in text.splitlines(keepends=True) if not line.startswith(_COMPLAINT.strip())
-    )
+    """An edited text without what was said of it. Below, such a line is a part of a prompt."""
+    lines = text.splitlines(keepends=True)
+    return "".join(dropwhile(lambda line: line.startswith(_COMPLAINT.strip()), lines))
+
+
+def with_place(error: PromptyoselfError, text: str) -> PromptyoselfError:
+    """An error of an edited text, with the line and the key that it is about, as far as they are
+    known."""
+    try:
+        table = parsed_toml(text)
+    except PromptyoselfError:  # whose message has the line
+        return error
+    wrong = (bad.key for bad in request_of(table)[1] if bad.error.message == error.message)
+    key = next(wrong, None) or key_of(error, table)
+    line = lines_of_keys(text).get(key or "")
+    if line is None:
+        return error
+    message = f"Line {line}, {key}: {error.message}"
+    return PromptyoselfError(error.code, message, error.hint, **error.details)
 
 
 def asked_by(before: str, after: str) -> Request:

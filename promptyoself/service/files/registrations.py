@@ -203,21 +203,29 @@ _ENDS = {'"""': re.compile(r'(?:\\.|[^\\])*?"""'), "'''": re.compile(r".*?'''")}
 _QUOTES = re.compile(r"#|\"\"\"|'''|\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'")
 
 
+def lines_of_keys(text: str) -> dict[str, int]:
+    """The lines of the keys of a document that was read, up to its first ``[[schedule]]``."""
+    return next(_all_places(text))[1]
+
+
 def _places(text: str) -> Iterator[tuple[int, dict[str, int]]]:
     """For each ``[[schedule]]`` of a document that was read, its line and those of its keys."""
+    return (place for place in _all_places(text) if place[0])
+
+
+def _all_places(text: str) -> Iterator[tuple[int, dict[str, int]]]:
+    """As :func:`_places`; at first, with line 0, what comes before all of them."""
     start, lines = 0, dict[str, int]()
     within: str | None = None  # the quotes of the text of several lines that a line is in
     for number, line in enumerate(text.split("\n"), 1):
         if within is None:
             if _HEADER.match(line):
-                if start:
-                    yield start, lines
+                yield start, lines
                 start, lines = number, {}
             elif key := _KEY.match(line):
                 lines[next(name for name in key.groups() if name is not None)] = number
         within = _quotes_after(line, within)
-    if start:
-        yield start, lines
+    yield start, lines
 
 
 def _quotes_after(line: str, within: str | None) -> str | None:
