@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +72,18 @@ def list_command(
         session.beside["full"] = options["full"]
         options["full"] = True
     answer = list_schedules(store, now=session.now(), **options)
+    _add_undefined(session, answer["schedules"])
     if options["at"] is None:
         warn_of_brocas(session, store, [schedule["id"] for schedule in answer["schedules"]])
     return answer
+
+
+def _add_undefined(session: Session, schedules: Iterable[Mapping[str, Any]]) -> None:
+    """Put the destinations that these schedules name, and that aren't defined any more, beside the
+    answer, where a person reads it who may see them all."""
+    if session.for_people and session.settings.only_agent is None:
+        named = {schedule.get(key) for schedule in schedules for key in ("reply_to", "failure_to")}
+        session.beside["undefined"] = named - {None, *session.settings.destinations}
 
 
 def warn_of_brocas(session: Session, store: Store, ids: list[str]) -> None:
@@ -105,6 +115,7 @@ def show_command(session: Session, id_: str, at: str | None) -> Document:
     store = session.reading()
     id_ = session.schedule_id(id_, store)
     schedule = show(store, id_, at=at, now=session.now())
+    _add_undefined(session, [schedule])
     if at is None:
         session.add_fires(store, id_, 5)
         session.add_outcomes(store, id_, 5)

@@ -15,7 +15,7 @@ from promptyoself.doors.terminal.moments import distance, length_of
 from promptyoself.doors.terminal.quotes import show_quoted
 from promptyoself.doors.terminal.recurrences import recurrence
 from promptyoself.doors.terminal.replies import show_last_reply
-from promptyoself.doors.terminal.screen import GOOD, Document, Screen, plain, state
+from promptyoself.doors.terminal.screen import BAD, GOOD, Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 from promptyoself.events.target_names import (
     DEFAULT,
@@ -181,7 +181,7 @@ def _show_card(
             ("tier", _tier(schedule)),
             ("a day", f"at most {schedule['daily_budget']}" if schedule["daily_budget"] else ""),
             ("on failure", _told_of_failures(schedule, screen)),
-            ("answers", _answers(schedule)),
+            ("answers", _answers(schedule, screen)),
             ("reason", plain(schedule["reason"] or "")),
             ("created", screen.when(schedule["created_at"])),
             ("last sent", screen.when(schedule["last_run"])),
@@ -254,17 +254,24 @@ def _tier(schedule: Document) -> str:
 
 def _told_of_failures(schedule: Document, screen: Screen) -> Text:
     if schedule.get("failure_to"):
-        return Text.assemble("tells ", plain(schedule["failure_to"]))
+        return Text.assemble("tells ", _told(schedule["failure_to"], screen))
     return screen.agent(schedule["on_failure"])
 
 
-def _answers(schedule: Document) -> Text:
+def _answers(schedule: Document, screen: Screen) -> Text:
     """How much of a schedule's answers is kept, and where they go."""
     keep = schedule.get("keep_reply")
-    told = [_KEPT.get(keep, plain(keep).plain)] if keep else []
+    parts = [Text(_KEPT.get(keep, plain(keep).plain))] if keep else []
     if schedule.get("reply_to"):
-        told.append(f"go to {plain(schedule['reply_to']).plain}")
-    return Text(", ".join(told))
+        parts.append(Text.assemble("go to ", _told(schedule["reply_to"], screen)))
+    return Text(", ").join(parts)
+
+
+def _told(destination: str, screen: Screen) -> Text:
+    """The name of a destination, and that it has gone if it has."""
+    if destination in screen.beside.get("undefined", ()):
+        return Text.assemble(plain(destination), (", which isn't defined any more", BAD))
+    return plain(destination)
 
 
 _KEPT = {

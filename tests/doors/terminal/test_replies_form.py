@@ -163,3 +163,15 @@ def test_execute_tells_what_was_read_and_sent() -> None:
         "11:00:00  ✓  notice sent      sch_1   a  to ops",
         "11:00:00  ✗  notice not sent  digest     It is slow; to ops, again today 11:05",
     ]
+
+
+def test_a_destination_that_is_gone_is_said_to_be(
+    plan: str, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its answers nor its failures are told, so the card doesn't say that they are."""
+    monkeypatch.delenv("PROMPTYOSELF_DESTINATION_OPS")
+    gone = "ops, which isn't defined any more"
+    for command in (("show", plan), ("list", "--full")):
+        card = lines(*command)
+        assert f"  answers     are kept, up to 1 MiB, go to {gone}" in card
+        assert f"  on failure  tells {gone}" in card
