@@ -9,6 +9,8 @@ from promptyoself.core.times import shown
 from promptyoself.doors.arguments import normalise_flags, refuse_repeats
 from promptyoself.doors.options import HELP, help_option
 
+_UNCUT = 1000  # characters: more than any summary has
+
 
 class CommandGroup(click.Group):
     """A command that has others. Called without one of them, it is its ``default``."""
@@ -34,6 +36,16 @@ class CommandGroup(click.Group):
 
             offer_values(command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See :meth:`click.Group.format_commands`; no summary is cut."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, self.commands[name].get_short_help_str(_UNCUT))
+                    for name in self.list_commands(ctx)
+                ]
+            )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

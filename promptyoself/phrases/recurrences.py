@@ -94,7 +94,7 @@ def read_recurrence(text: str) -> Recurrence:
 
 def _advice(text: str) -> str:
     """What to write instead of a phrase that leaves something out; empty where nothing is near."""
-    if len(text) > 80:
+    if not text.strip() or len(text) > 80:
         return ""
     said = re.sub(r"([a-z])-([a-z])", r"\1 - \2", " ".join(text.lower().split()))
     if said in ("every second", "each second"):

@@ -99,11 +99,11 @@ def check_template(text: str) -> None:
         _compiled(text)
         unknown = sorted(_names(text) - {*VALUES, "range"})
     except TemplateSyntaxError as error:
-        message = f"The template is wrong in line {error.lineno}: {error.message}."
+        message = f"The template is wrong in line {error.lineno}: {_sentence(error.message)}"
         raise PromptyoselfError("invalid_template", message, _HINT, line=error.lineno) from None
     except (TemplateError, RecursionError, SyntaxError, MemoryError) as error:
         what = error.msg if isinstance(error, SyntaxError) else error
-        message = f"The template is wrong: {what}."
+        message = f"The template is wrong: {_sentence(what)}"
         raise PromptyoselfError("invalid_template", message, _HINT) from None
     if unknown:
         raise PromptyoselfError(
@@ -112,6 +112,11 @@ def check_template(text: str) -> None:
             f"There are {', '.join(VALUES)}.",
             value=unknown[0],
         )
+
+
+def _sentence(what: object) -> str:
+    """What Jinja2 or Python says, with one full stop at its end."""
+    return f"{str(what).rstrip('.')}."
 
 
 def names_value(text: str, name: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from calling import call
 from installed import converse, environ_of, home, place  # noqa: F401
+from terminals import picture
 
 from promptyoself.core.setting_values import SETTINGS
 
@@ -34,6 +35,21 @@ def test_every_setting_is_listed_with_its_value_and_origin(
         assert listed["LETTA_BASE_URL"] == ("http://letta.example", "environment")
         assert listed["PROMPTYOSELF_INTERVAL"] == ("60", "default")
     assert call("config", "path").success()["exists"] is True
+
+
+def test_a_person_sees_whole_values_and_where_they_came_from(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 columns too; the path of the file is below."""
+    agent = "agent-26ed798b-b9b4-406c-8bb4-12676e9eec8b"
+    call("config", "set", "PROMPTYOSELF_DEFAULT_AGENT_ID", agent).success()
+    monkeypatch.setenv("LETTA_BASE_URL", "http://letta.example")
+    shown = picture("config")
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
+    assert rows["LETTA_BASE_URL"] == ["environment", "http://letta.example"]
+    assert rows["PROMPTYOSELF_DEFAULT_AGENT_ID"][0] == "file"
+    assert agent in "".join(shown.split())
+    assert str(file_of(home)) in "".join(shown.split())
 
 
 @pytest.mark.parametrize("word", ["PROMPTYOSELF_TZ", "tz", "TZ", "timezone", "time-zone", "zone"])

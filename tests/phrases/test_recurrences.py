@@ -159,6 +159,13 @@ def rows(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
 
 
+@pytest.mark.parametrize("nothing", ["", "  ", "\t"])
+def test_nothing_is_near_to_no_words(nothing: str) -> None:
+    with pytest.raises(OutsideGrammarError) as outside:
+        read_recurrence(nothing)
+    assert outside.value.hint == ""
+
+
 @pytest.mark.parametrize(("phrase", "cron", "rule"), rows(CRON))
 def test_a_phrase_is_a_cron_expression(phrase: str, cron: str, rule: str) -> None:
     """It fires when the rule says so, for a year and a month."""

@@ -59,7 +59,9 @@ def test_a_wrong_template_is_refused_before_anything_is_written(
 ) -> None:
     """It is refused at registration, and by each change that would bring it about."""
     base = ("--agent-id", AGENT, "--every", "1h")
-    call("register", *base, "--prompt", text, "--render").error(code)
+    message = call("register", *base, "--prompt", text, "--render").error(code)["message"]
+    assert message.endswith(".")
+    assert not message.endswith("..")
     assert not var.exists()
     plain = add(prompt=text)
     call("modify", "--id", plain, "--render").error(code)

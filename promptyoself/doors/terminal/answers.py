@@ -72,7 +72,7 @@ def show_rest(document: Document, screen: Screen, *, without: Sequence[str] = ()
 
 def show_records(records: Sequence[Document], screen: Screen) -> None:
     """A line for each record, with the columns that any of them has something in. The longest text
-    is the last column."""
+    is the last column, but for what to do about it."""
     names = screen.beside.get("names", {})
     if any(record.get("id") in names for record in records):
         records = [{"name": names.get(record.get("id")), **record} for record in records]
@@ -98,14 +98,14 @@ def show_records(records: Sequence[Document], screen: Screen) -> None:
         return
     texts = [key for key in filled if key not in ("id", "name")] or filled
     longest = max(texts, key=lambda key: max(cell.cell_len for cell in cells[key]))
-    order = [*(key for key in filled if key != longest), longest]
+    order = sorted(filled, key=lambda key: (key == "hint", key == longest))
     columns = [
         Column(_name(key).upper())
         if key in _NEVER_CUT
         else Column(_name(key).upper(), 8, rank=number if number > 1 else 0)
         for number, key in enumerate(order[:-1])
     ]
-    columns.append(Column(_name(longest).upper(), 12))
+    columns.append(Column(_name(order[-1]).upper(), 12))
     show_table(screen, columns, zip(*(cells[key] for key in order), strict=True))
 
 

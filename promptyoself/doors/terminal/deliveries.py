@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.text import Text
 
 from promptyoself.core.times import wall_time, zone_named
@@ -69,8 +71,14 @@ def _became(line: Document) -> str:
     return str(line.get("state", "skipped"))
 
 
+def _sentence(text: str) -> Text:
+    """What went wrong: a sentence as it is, and a code in words."""
+    is_code = re.fullmatch("[a-z_]+", text) is not None
+    return plain(text.replace("_", " ") if is_code else text)
+
+
 def _details(line: Document, screen: Screen) -> Text:
-    told = [plain(str(line[key]).replace("_", " ")) for key in ("error", "why") if line.get(key)]
+    told = [_sentence(str(line[key])) for key in ("error", "why") if line.get(key)]
     if line.get("to"):
         told.append(plain(f"to {line['to']}"))
     if line.get("bytes") is not None:

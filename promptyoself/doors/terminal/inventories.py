@@ -204,11 +204,11 @@ def show_destinations(document: Document, screen: Screen) -> None:
 
 
 def show_settings(document: Document, screen: Screen) -> None:
-    """A line for each setting, with its value and where that came from; those that somebody has set
-    come first."""
+    """A line for each setting, with where its value came from, and its whole value; those that
+    somebody has set come first. The path of the file stands below."""
     settings = document["settings"]
     chosen = [setting for setting in settings if setting["origin"] != "default"]
-    columns = (Column("SETTING", 20), Column("VALUE", 12), Column("FROM", 8))
+    columns = (Column("SETTING", 20), Column("FROM", 11), Column("VALUE", 12))
     for title, group in (("", chosen), ("By default", _without(settings, chosen))):
         if not group:
             continue
@@ -216,14 +216,24 @@ def show_settings(document: Document, screen: Screen) -> None:
             screen.print("", Text(title, style="bold"))
         show_table(
             screen,
-            columns if not title else columns[:2],
+            columns,
             (
-                (plain(setting["name"]), plain(setting["value"] or "-"), plain(setting["origin"]))
+                (
+                    plain(setting["name"]),
+                    "" if title else _origin(setting, document),
+                    plain(setting["value"] or "-"),
+                )
                 for setting in group
             ),
+            wrapped=True,
         )
     screen.print("")
     show_rest(document, screen, without=("settings",))
+
+
+def _origin(setting: Document, document: Document) -> Text:
+    origin = setting["origin"]
+    return plain("file" if origin == document["file"] else origin)
 
 
 def _without(settings: list[Document], others: list[Document]) -> list[Document]:

@@ -210,3 +210,33 @@ def test_no_comma_follows_a_full_stop() -> None:
     show("execute", {"status": "success", "executed": [line]}, Screen(console, "UTC", now))
     assert isinstance(console.file, io.StringIO)
     assert "Nobody answers; again today 11:05" in console.file.getvalue()
+
+
+def test_what_to_do_stands_after_what_is_wrong(var: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('[[schedule]]\npromt = "Look."\n')
+    heading = next(
+        line
+        for line in picture("register", "--from", str(file), columns=160).splitlines()
+        if line.startswith("LINE")
+    )
+    assert heading.index("MESSAGE") < heading.index("HINT")
+
+
+@pytest.mark.parametrize("group", ["service", "config", "notify", "completion", "letta-code"])
+def test_no_summary_of_a_command_is_cut(group: str, var: Path) -> None:
+    _, heading, summaries = call(group, "--help").out.decode().partition("Commands:")
+    assert heading
+    assert "..." not in summaries
+
+
+def test_what_went_wrong_is_shown_as_it_is_written() -> None:
+    """A code is shown in words; a sentence keeps its underscores."""
+    console = Console(file=io.StringIO(), width=120)
+    tried = {"id": "sch_00000000", "agent_id": "a", "state": "failed"}
+    sentence = "SecurityError: access to attribute '__class__' is unsafe."
+    executed = [{**tried, "error": sentence}, {**tried, "why": "over_budget"}]
+    show("execute", {"status": "success", "executed": executed}, Screen(console, "UTC"))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert sentence in shown
+    assert "over budget" in shown
