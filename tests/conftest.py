@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from calling import clean_environ, use_environ
 from chains import use_chain
-from tally import SCALE
+from tally import EXPLORES, SCALE
 
 from promptyoself.core import diagnostics
 from promptyoself.doors.session import Session
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
     from lettas import Letta
 
     from promptyoself.sandbox import Sandbox
+
+
+# Where nothing is to be explored, hypothesis tries the same examples in every run: what fails on
+# one machine fails on the next. A busy machine is no counterexample, in whichever run.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    **({} if EXPLORES else {"derandomize": True}),
+)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

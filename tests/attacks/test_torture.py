@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from torture import FILES, ZEROS
 
@@ -18,6 +19,12 @@ def test_it():
     count("bits flipped", rounds(3))
     count("writes cut", chance("here").randrange(10**9))
 """
+
+
+def test_it_alone_explores() -> None:
+    """What `make test` tries is the same in every run: a change fails at once, or never."""
+    assert hypothesis.settings().derandomize is ("TEST_SEED" not in os.environ)
+    assert hypothesis.settings().deadline is None
 
 
 def torture(path: Path, code: str, seed: str = "7") -> tuple[int, str]:

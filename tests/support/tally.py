@@ -16,6 +16,10 @@ SCALE = float(os.environ.get("TEST_SCALE", "1"))
 SEED = int(os.environ.get("TEST_SEED", "0"))
 """What every random choice of such a test is made from; another seed, another torture."""
 
+EXPLORES = "TEST_SEED" in os.environ
+"""Whether this run tries what none before has tried. `make torture` does. `make test` tries the
+same in every run."""
+
 FOLDER = "TEST_TALLY"
 
 
