@@ -97,7 +97,7 @@ class Broca:
             )
 
     def connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.database, timeout=10)
+        connection = sqlite3.connect(self.database, timeout=60)
         connection.row_factory = sqlite3.Row
         return connection
 
@@ -157,7 +157,7 @@ class Broca:
 
     def _ended(self) -> int:
         assert self.process is not None
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)
         self.log.close()
         code, self.process = self.process.returncode, None
         return code

@@ -10,6 +10,8 @@ import pty
 import resource
 import subprocess
 import sys
+import time
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -198,12 +200,16 @@ def log_of(var: Path) -> dict[str, bytes]:
 
 
 def lines_of(var: Path) -> list[bytes]:
-    """The lines as zcat shows them."""
-    content = b"".join(
-        gzip.decompress(path.read_bytes())
-        for path in sorted((var / "schedules").glob("*.ndjson.gz"))
-    )
-    return content.splitlines()
+    """The lines as zcat shows them. A loop may be in the middle of an append, which then has ten
+    seconds to end."""
+    end = time.monotonic() + 10
+    while True:
+        paths = sorted((var / "schedules").glob("*.ndjson.gz"))
+        try:
+            return b"".join(gzip.decompress(path.read_bytes()) for path in paths).splitlines()
+        except (EOFError, OSError, zlib.error):
+            if time.monotonic() > end:
+                raise
 
 
 def events_of(var: Path, type_: str = "") -> list[dict[str, Any]]:

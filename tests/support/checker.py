@@ -50,9 +50,9 @@ def check_chain(folder: Path, *, settled: bool = True) -> list[dict[str, Any]]:
     """Audit the chain in a folder and return its events.
 
     ``settled`` says that the latest append has returned: then nothing waits in the quarantine, and
-    no file ends within a member. An append that goes on has five seconds to end.
+    no file ends within a member. An append that goes on has ten seconds to end.
     """
-    end = time.monotonic() + 5
+    end = time.monotonic() + 10
     while True:
         try:
             return _check_chain(folder, settled)

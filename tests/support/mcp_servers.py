@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from calling import AGENT, lines_of, log_of
+from calling import AGENT, events_of
 
 TOKEN = "a-long-random-token"
 HELLO = {"agent_id": AGENT, "prompt": "Hello", "every": "2h"}
@@ -55,7 +55,7 @@ class Serving:
     def end(self) -> tuple[int, str]:
         """Ask it to end: its exit code, and what it had to say."""
         self.process.send_signal(signal.SIGTERM)
-        _, said = self.process.communicate(timeout=30)
+        _, said = self.process.communicate(timeout=60)
         return self.process.returncode, said.decode()
 
 
@@ -98,7 +98,7 @@ class Piped:
     def ended(self) -> tuple[int, bytes]:
         """The exit code, and what it had to say, once it has ended by itself."""
         assert self.process.stderr is not None
-        return self.process.wait(timeout=30), self.process.stderr.read()
+        return self.process.wait(timeout=60), self.process.stderr.read()
 
 
 @contextmanager
@@ -163,8 +163,9 @@ def locked(var: Path) -> Iterator[None]:
 
 def wait_for(var: Path, type_: str) -> list[dict[str, Any]]:
     """The events, as soon as one of that type is among them."""
-    for _ in range(3000):
-        events = [json.loads(line) for line in lines_of(var)] if log_of(var) else []
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        events = events_of(var)
         if any(event["type"] == type_ for event in events):
             return events
         time.sleep(0.01)
