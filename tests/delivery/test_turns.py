@@ -15,6 +15,7 @@ from chains import NOW, append, draft, ledger_in
 from checker import check_chain
 from crashes import FORK
 from loops import wait_for
+from remains import open_files, tasks
 from sealed_logs import side_by_side
 
 from promptyoself.core.errors import PromptyoselfError
@@ -109,7 +110,7 @@ def test_the_next_one_is_killed_or_stopped(tmp_path: Path, ledger: FileLedger, h
             append(ledger_in(tmp_path, lock_timeout=0.05), 4)
         assert caught.value.code == "lock_timeout"
         held.close()
-        other.join(30)
+        other.join(60)
         assert other.exitcode == 0
         append(ledger, 5)
         assert how == signal.SIGKILL or _someone_is_next(tmp_path)
@@ -122,28 +123,25 @@ def _waiting_after(held: ExitStack, ledger: FileLedger, folder: Path) -> Any:
     return _waiting(folder, 2, lambda _: _someone_is_next(folder))
 
 
-def _mine(what: str) -> int:
-    return len(os.listdir(f"/proc/self/{what}"))
-
-
 def test_a_process_that_gives_up_leaves_the_line(tmp_path: Path, ledger: FileLedger) -> None:
     """P5: a process that waits in vain time and again has one place in the line, which it gives
     up when it is reached, and uses if it wants the lock again."""
     waiter = ledger_in(tmp_path, lock_timeout=0.02)
-    tasks = _mine("task")
+    before = tasks()
     with ExitStack() as held, _waiting_after(held, ledger, tmp_path) as child:
         for _ in range(3):
             with pytest.raises(PromptyoselfError, match="is locked"):
                 append(waiter, 3)
-            assert _mine("task") == tasks + 1
-            files = _mine("fd")
+            (place,) = tasks() - before
+            files = open_files()
         with pytest.raises(PromptyoselfError), waiter.exclusive(timeout=0):
             pass
-        assert (_mine("task"), _mine("fd")) == (tasks + 1, files)
+        assert tasks() - before == {place}
+        assert open_files() <= files
         held.close()
-        child.join(30)
+        child.join(60)
         assert child.exitcode == 0
-    wait_for(lambda: _mine("task") == tasks and not _someone_is_next(tmp_path))
+    wait_for(lambda: not tasks() - before and not _someone_is_next(tmp_path))
     for number in range(4, 7):
         append(waiter, number)
     assert len(check_chain(tmp_path)) == 6
@@ -166,11 +164,11 @@ def test_a_child_has_no_place_in_the_line(tmp_path: Path, ledger: FileLedger) ->
         child.start()
         assert ours.recv() == "forked"
         held.close()
-        first.join(30)
+        first.join(60)
     wait_for(lambda: not _someone_is_next(tmp_path))
     append(ledger, 5)
     ours.send("go")
-    child.join(30)
+    child.join(60)
     assert child.exitcode == 0
     assert len(check_chain(tmp_path)) == 5
 
@@ -185,7 +183,7 @@ def test_files_replaced_while_one_waits(tmp_path: Path, ledger: FileLedger) -> N
         for name in ("lock", "lock.queue"):
             (tmp_path / name).unlink()
         for child in (first, second):
-            child.join(30)
+            child.join(60)
             assert child.exitcode == 0
     append(ledger, 4)
     assert len(check_chain(tmp_path)) == 5

@@ -289,10 +289,10 @@ def test_a_disk_that_refuses(case: Case) -> None:
 
 
 def bytes_touched(run: Callable[[], Any]) -> tuple[int, int]:
-    """The bytes that this process reads and writes meanwhile, as the kernel counts them."""
+    """The bytes that this thread reads and writes meanwhile, as the kernel counts them."""
 
     def now() -> tuple[int, int]:
-        lines = Path("/proc/self/io").read_text().splitlines()
+        lines = Path("/proc/thread-self/io").read_text().splitlines()
         return int(lines[0].split()[1]), int(lines[1].split()[1])
 
     cost = now()
@@ -331,7 +331,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="the kernel doesn't count")
+@pytest.mark.skipif(not os.path.exists("/proc/thread-self/io"), reason="the kernel doesn't count")
 def test_what_a_command_touches_does_not_grow(quick_path: Path) -> None:
     """P8: register, show, cancel, an idle execute, and lists that ask for little read and write as
     much with 15,000 schedules as with 1,500, and never more than a few parts of the index."""

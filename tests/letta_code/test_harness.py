@@ -15,6 +15,7 @@ import pytest
 from chat_completions import Call, Fail
 from letta_code.model import Model, Orders, orders
 from letta_code.server import LettaCode
+from remains import is_running
 
 TESTS = Path(__file__).parents[1]
 
@@ -56,7 +57,7 @@ def test_the_model_obeys() -> None:
     def ask(text: str, **more: object) -> httpx.Response:
         body = {"model": "fake-1", "messages": [{"role": "user", "content": text}], **more}
         url = f"{model.url}/chat/completions"
-        return httpx.post(url, json=body, timeout=20, trust_env=False)
+        return httpx.post(url, json=body, timeout=60, trust_env=False)
 
     try:
         assert ask("Stretch.").json()["choices"][0]["message"]["content"] == "ok, done"
@@ -100,8 +101,8 @@ def test_nothing_outlives_the_tests(letta_code_program: Path, tmp_path: Path) ->
     assert answers(port)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    until = time.monotonic() + 20
-    while any(map(alive, (server, guard))) or answers(port):
+    until = time.monotonic() + 60
+    while any(map(is_running, (server, guard))) or answers(port):
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -113,11 +114,3 @@ def answers(port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
-
-
-def alive(process: int) -> bool:
-    """Whether a process runs; a zombie doesn't."""
-    shown = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return bool(shown) and not shown.startswith("Z")

@@ -3,6 +3,7 @@ that answers over HTTP. It takes no messages. `make test-letta-code` has the rea
 
 import hashlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -40,10 +41,14 @@ def calls(program: Path) -> list[dict[str, object]]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """A port of this machine that nobody listens on, below those that the kernel gives to clients:
+    so no connection of another test takes it meanwhile."""
+    choice = random.SystemRandom()
+    while True:
+        port = choice.randrange(15000, 32000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Answers(BaseHTTPRequestHandler):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from false_app_servers import AppServer, app_server
+from remains import is_running
 
 from promptyoself.targets.api import DeliveryError, Message
 from promptyoself.targets.letta_code import LettaCode
@@ -30,7 +31,7 @@ def server() -> Iterator[AppServer]:
 
 @pytest.fixture
 def anchor(server: AppServer) -> Iterator[AnchorProcess]:
-    process = AnchorProcess(require_address(server.url), TOKEN, 5.0)
+    process = AnchorProcess(require_address(server.url), TOKEN, 60.0)
     yield process
     process.close()
 
@@ -40,18 +41,11 @@ def pid_of(anchor: AnchorProcess) -> int:
     return anchor._running._process.pid
 
 
-def wait_until(happens: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(happens: Callable[[], bool], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < until
         time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def loop(status: str) -> dict[str, object]:
@@ -129,7 +123,7 @@ def test_the_token_is_in_no_list_of_processes(server: AppServer, anchor: AnchorP
 def test_a_shared_conversation_is_sent_to_only_if_it_is_kept(server: AppServer) -> None:
     """A turn that is cut off there would block it; in a conversation of its own it blocks none."""
     server.drops.add("remove_queue_item")
-    target = LettaCode(server.url, call_timeout=5)
+    target = LettaCode(server.url, call_timeout=60)
     with pytest.raises(DeliveryError) as raised:
         target.send(Message(AGENT, "local-conv-1", "hello", "otid-1"))
     assert (raised.value.kind, raised.value.code) == ("retry", "letta_code_no_anchor")
@@ -142,7 +136,7 @@ SENDER = """
 import sys
 from promptyoself.targets.api import Message
 from promptyoself.targets.letta_code import LettaCode
-target = LettaCode(sys.argv[1], call_timeout=5)
+target = LettaCode(sys.argv[1], call_timeout=60)
 target.send(Message("agent-local-1", "new", "hello", "otid-1"))
 print(target._anchor._running._process.pid)
 """
@@ -157,7 +151,7 @@ def test_it_holds_no_file_of_its_sender(server: AppServer, tmp_path: Path) -> No
             pass_fds=[file.fileno()],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=True,
         )
     pid = int(done.stdout)
