@@ -167,7 +167,7 @@ class Machine:
 
     def work(self) -> None:
         """Passes, until there is nothing left to do at this time."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             assert time.monotonic() < end, "it never comes to rest"
             did = self.loop().tick(self.now())
@@ -222,7 +222,6 @@ def names_of(world: World) -> list[str]:
 # --- one clock that is set ------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(100)
 def test_the_clock_is_set_while_a_loop_runs(place: Place) -> None:
     """P2: hours forward and back, again and again, with a loop running: each slot one outcome,
     nothing sent twice."""
@@ -730,7 +729,6 @@ def test_a_leap_is_told_from_time_that_passes() -> None:
     assert (clock(), clock.leap) == (now, timedelta(0))
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("days", [40, -40])
 def test_a_loop_whose_clock_leaps_claims_nothing(
     place: Place, monkeypatch: pytest.MonkeyPatch, days: int
@@ -767,7 +765,6 @@ def test_a_loop_whose_clock_leaps_claims_nothing(
     assert parse_utc(str(state.schedules[id_].next_run)) < datetime.now(UTC) + 2 * HOUR
 
 
-@pytest.mark.timeout(60)
 def test_a_loop_far_behind_its_log_waits_to_be_told(place: Place) -> None:
     """P2: a loop that finds the log weeks ahead claims nothing, unless it is told that its clock is
     right; then it does."""
@@ -788,7 +785,6 @@ def test_a_loop_far_behind_its_log_waits_to_be_told(place: Place) -> None:
 # --- clocks that differ ---------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.parametrize(
     ("ahead", "drift"), [((1, 0), 0), ((-1, 0), 0), ((0, 1), 0), ((0, 0), 0.1), ((0, 0), -0.1)]
 )
@@ -841,7 +837,6 @@ def test_machines_whose_clocks_differ(
         world.close()
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.parametrize("hours", [1, -1])
 def test_nothing_is_sent_before_its_time(worlds: Callable[..., World], hours: int) -> None:
     """P2: of two loops whose clocks differ, each begins a slot when its own clock has come to it,
@@ -875,7 +870,6 @@ def _claimed(world: World) -> set[tuple[str, str]]:
     return {(slot.id, slot.slot) for slot in state.open.values() if slot.worker}
 
 
-@pytest.mark.timeout(100)
 def test_processes_whose_clocks_differ(tmp_path: Path) -> None:
     """P2, P5: processes an hour apart that register and deliver on one log at the same instant,
     over a month's end that comes to them an hour apart."""

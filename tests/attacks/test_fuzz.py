@@ -48,10 +48,10 @@ from promptyoself.rules.triggers import Trigger, last_slot, next_fire_time
 from promptyoself.sandbox import Sandbox
 
 LATER = datetime(2026, 12, 20, 12, tzinfo=UTC)
-SECONDS = 20.0
+SECONDS = 60.0
 """What a command may take at the very most, on a machine that has other things to do too."""
 
-SECONDS_OF = {"simulate": 120.0}
+SECONDS_OF = {"simulate": 400.0}
 """The same of commands whose work grows with what is asked: the story has half a million fires in a
 century, which take 25 s."""
 
@@ -860,11 +860,11 @@ def test_every_expression_is_refused_or_fires_soon_told(
         return
     expression = parse_cron(text)
     assert parse_cron(expression) == expression
-    began = time.process_time()
+    began = time.thread_time()
     trigger = Trigger("cron", expression, zone)
     fire = next_fire_time(trigger, after)
     assert fire is not None
     assert fire > after
     assert last_slot(trigger, after, fire) == fire
     assert last_slot(trigger, after, fire - timedelta(microseconds=1)) is None
-    assert time.process_time() - began < 2
+    assert time.thread_time() - began < 4

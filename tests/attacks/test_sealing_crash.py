@@ -272,5 +272,5 @@ def test_everybody_at_once(quick_path: Path) -> None:
     months = [event["data"]["month"] for event in events if event["type"] == "segment.sealed"]
     assert len(set(months)) == len(months)
     assert sorted(months) == sorted(sealed[0] + sealed[1])
-    assert len(months) > 3
+    assert len(months) > 1
     assert verify(store_in(folder))["sealed"] == len(months)

@@ -33,7 +33,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_every_slot_has_one_outcome_and_every_prompt_arrives_once(tmp_path: Path) -> None:
     """P2 and P10: 200 prompts to 50 agents, with every fault, and 20 loops killed with SIGKILL:
     each slot has one outcome in the log, and what was delivered is once in its agent's history.
@@ -52,7 +52,7 @@ def test_every_slot_has_one_outcome_and_every_prompt_arrives_once(tmp_path: Path
         for kind in ("lost_reply", "refuse"):
             sandbox.fault(kind, route="conversations", probability=0.1)
         storm.start_loops(2)
-        storm.rage(20, every=1.0, timeout=240)
+        storm.rage(20, every=1.0, timeout=500)
         storm.stop_loops()
 
         outcomes = storm.outcomes()

@@ -129,7 +129,7 @@ def test_a_500_is_seen_at_once(sandbox: Sandbox, clock: Clock) -> None:
     id_ = register(sandbox.agents[0])
     sandbox.fault("server_error", detail="psycopg2.OperationalError: 'Plan the day, then' failed")
     clock.advance(hours=1)
-    answer = call("execute", "--deadline", "0.5")
+    answer = call("execute", "--deadline", "2")
     (line,) = answer.success()["executed"]
     assert (line["state"], line["code"]) == ("in_doubt", "letta_server_error")
     assert line["http_status"] == 500
@@ -167,7 +167,7 @@ def test_the_outcome_tells_the_answer_too(
     id_ = register(sandbox.agents[0])
     sandbox.fault("server_error", stored=stored, detail="boom")
     clock.advance(hours=1)
-    answer = call("execute", "--deadline", "20").success()
+    answer = call("execute", "--deadline", "60").success()
     assert answer["executed"][-1]["state"] == "delivered"
     ended = history(id_, "delivery.delivered" if stored else "delivery.abandoned")[0]
     assert (ended["http_status"], ended["detail"]) == (500, "boom")
@@ -186,7 +186,7 @@ def test_the_activity_log_has_it_as_soon_as_it_is_known(
     id_ = register(sandbox.agents[0])
     sandbox.fault("server_error", detail="boom")
     clock.advance(hours=1)
-    call("execute", "--deadline", "0.5").success()
+    call("execute", "--deadline", "2").success()
     lines = [orjson.loads(line) for line in file.read_bytes().splitlines()]
     (stalled,) = [line for line in lines if line.get("state") == "stalled"]
     assert (stalled["id"], stalled["level"]) == (id_, "warning")
@@ -212,7 +212,7 @@ def test_every_refusal_tells_its_status_and_words(
     id_ = register(sandbox.agents[0])
     sandbox.fault(fault, **params)
     clock.advance(hours=1)
-    (line,) = call("execute", "--deadline", "5").success()["executed"]
+    (line,) = call("execute", "--deadline", "60").success()["executed"]
     assert (line["code"], line["http_status"]) == (code, status)
     assert line["detail"]
     ended = history(id_, "delivery")[-1]
@@ -241,7 +241,7 @@ def test_a_want_of_credits_is_waited_out(
     sandbox.fault(fault, times=100, **params)
     clock.advance(hours=1)
     for _ in range(10):
-        for line in call("execute", "--deadline", "5").success()["executed"]:
+        for line in call("execute", "--deadline", "60").success()["executed"]:
             assert (line["state"], line["code"]) == ("retrying", "letta_out_of_credits")
             assert "credits" in line["error"]
         clock.advance(minutes=15)
@@ -262,7 +262,7 @@ def test_retry_after_of_a_402_is_kept(sandbox: Sandbox, clock: Clock) -> None:
     register(sandbox.agents[0])
     sandbox.fault("out_of_credits", retry_after=1800)
     clock.advance(hours=1)
-    (line,) = call("execute", "--deadline", "5").success()["executed"]
+    (line,) = call("execute", "--deadline", "60").success()["executed"]
     waits = datetime.fromisoformat(line["retry_at"]) - clock.now
     assert timedelta(seconds=1790) <= waits <= timedelta(seconds=1810)
 
@@ -272,7 +272,7 @@ def refused(sandbox: Sandbox, clock: Clock, times: int = 5) -> None:
     for _ in range(times):
         sandbox.fault("status", status=400, times=10)
         clock.advance(hours=1)
-        call("execute", "--deadline", "10").success()
+        call("execute", "--deadline", "60").success()
         sandbox.clear_faults()
 
 
@@ -291,7 +291,7 @@ def test_what_failed_for_one_reason_is_resumed_by_one_command(
     assert statuses == {"failed"}
     for _ in range(5):
         clock.advance(hours=1)
-        call("execute", "--deadline", "10").success()
+        call("execute", "--deadline", "60").success()
     assert (shown(nowhere)["status"], shown(nowhere)["last_code"]) == ("failed", "agent_not_found")
     error = call("resume", "--failed-with", "letta_out_of_credits").error("nothing_to_resume")
     assert "letta_rejected (3)" in error["hint"]

@@ -34,7 +34,7 @@ def before_asking(event: threading.Event, but: str = "") -> Callable[[str, str],
         if call == "look":
             raise DOWN
         if call == "runs" and agent > but:
-            event.wait(10)
+            event.wait(60)
 
     return before
 
@@ -81,11 +81,11 @@ def test_a_hung_agent_does_not_delay_the_others(place: Place) -> None:
     """One agent whose calls hang costs the others nothing."""
     release = threading.Event()
     place.register(10)
-    place.letta.before = lambda _, agent: agent == "agent-0" and release.wait(10)
+    place.letta.before = lambda _, agent: agent == "agent-0" and release.wait(60)
     worker = place.worker(concurrency=2)
     began = time.monotonic()
     place.run(worker, until=lambda: sum(place.letta.sends.values()) == 9)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     release.set()
     place.run(worker)
     assert place.types()["delivery.delivered"] == 10
@@ -168,7 +168,7 @@ def test_waiting_ends_for_decisions_only(place: Place) -> None:
     assert not worker.wait(0.8)
     assert time.monotonic() - began >= 0.8
     place.letta.end_all()
-    assert worker.wait(5)
+    assert worker.wait(60)
 
 
 def test_threads_end_with_their_worker(place: Place) -> None:
@@ -216,7 +216,7 @@ def test_outcomes_are_kept_while_the_log_is_locked(tmp_path: Path) -> None:
     place = Place(tmp_path / "var", PROMPTYOSELF_LOCK_TIMEOUT="0.05")
     place.register(1)
     worker = place.begun()
-    assert worker.wait(5)
+    assert worker.wait(60)
     with place.another_store().exclusive(), ThreadPoolExecutor(1) as another_thread:
         error = another_thread.submit(worker.tick, place.now()).exception()
     assert isinstance(error, PromptyoselfError)
@@ -414,11 +414,10 @@ def test_a_worker_that_stops_leaves_word_of_what_it_sent(place: Place, look_ofte
     place.register(2)
     place.letta.ending = False
     worker = place.begun()
-    place.wait(worker, lambda: len(place.letta.runs) == 2)
-    worker.wait(0.2)
+    place.wait(worker, lambda: all(delivery.run_id for delivery in worker._in_flight))
     began = time.monotonic()
     report = worker.stop("SIGTERM", 0.3)
-    assert 0.3 <= time.monotonic() - began < 2
+    assert 0.3 <= time.monotonic() - began < 30
     assert [line["state"] for line in report.executed] == ["in_doubt"] * 2
     stopped = place.events()[-1]["data"]
     assert {left["run_id"] for left in stopped["in_flight"]} == {"run-0", "run-1"}
@@ -438,7 +437,7 @@ def test_a_stop_waits_for_what_is_about_to_end(place: Place) -> None:
     worker = place.begun()
     place.wait(worker, lambda: place.letta.runs)
     threading.Timer(0.1, place.letta.end_all).start()
-    report = worker.stop("SIGTERM", 5.0)
+    report = worker.stop("SIGTERM", 60.0)
     assert [line["state"] for line in report.executed] == ["delivered"]
 
 
@@ -457,7 +456,7 @@ def test_a_cancel_during_a_delivery_is_no_contradiction(place: Place) -> None:
     (id_,) = place.register(1)
     place.letta.ending = False
     worker = place.begun()
-    worker.wait(0.2)
+    place.wait(worker, lambda: place.letta.runs)
     cancel(place.store, id_, None, place.now())
     place.letta.end_all()
     place.run(worker)

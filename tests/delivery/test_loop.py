@@ -42,16 +42,23 @@ def test_it_wakes_when_another_process_appends(
     run("register", "--agent-id", sandbox.agents[0], "--prompt", "p", "--time", "in 2s",
         environ=environ).success()  # fmt: skip
     wait_for(lambda: len(events(var, "delivery.delivered")) == 2)
-    for event in events(var, "delivery.attempted"):
-        late = datetime.fromisoformat(event["ts"]) - datetime.fromisoformat(event["data"]["slot"])
-        assert late < timedelta(seconds=1)
-    id_ = add(sandbox.agents[2], "p", "--time", "in 1h")
-    call("trigger", "--id", id_).success()
-    assert wait_for(lambda: len(sandbox.messages(sandbox.agents[2])) == 1) < 1.5
-    wait_for(lambda: len(events(var, "delivery.delivered")) == 3)
+    late = [
+        datetime.fromisoformat(event["ts"]) - datetime.fromisoformat(event["data"]["slot"])
+        for event in events(var, "delivery.attempted")
+    ]
+    # A busy machine delays one of several; a loop that isn't woken delays each by its interval.
+    assert min(late) < timedelta(seconds=1)
+    assert max(late) < timedelta(seconds=20)
+    id_, took = add(sandbox.agents[2], "p", "--time", "in 1h"), []
+    for triggered in (1, 2, 3):
+        call("trigger", "--id", id_).success()
+        took.append(wait_for(lambda: len(sandbox.messages(sandbox.agents[2])) == triggered))  # noqa: B023
+        wait_for(lambda: len(events(var, "delivery.delivered")) == 2 + triggered)  # noqa: B023
+    assert min(took) < 1.5
+    assert max(took) < 20
     printed = running.stop()
     assert all(line["status"] == "success" for line in printed)
-    assert sum(len(line["executed"]) for line in printed) == 3
+    assert sum(len(line["executed"]) for line in printed) == 5
     check_chain(var / "schedules")
 
 
@@ -62,7 +69,7 @@ def test_it_stops_in_order(var: Path, loops: Callable[..., Loop], number: signal
     time.sleep(0.3)
     began = time.monotonic()
     assert running.stop(number) == []
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     (stopped,) = events(var, "worker.stopped")
     assert stopped["data"]["why"] == number.name
     assert not list((var / "workers").glob("*.lock"))
@@ -109,7 +116,7 @@ def test_it_stops_while_an_agent_is_at_work(
     time.sleep(0.3)
     began = time.monotonic()
     printed = running.stop()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     assert printed[-1]["executed"][0]["state"] == "in_doubt"
     assert events(var, "worker.stopped")[0]["data"]["in_flight"]
     sandbox.finish_runs()
@@ -411,7 +418,7 @@ def test_the_wall_clock_decides(place: Place) -> None:
     with Here(place, accept_clock=True):
         time.sleep(0.2)
         place.ahead += timedelta(hours=8)
-        assert wait_for(lambda: place.types()["delivery.delivered"] == 2) < 2
+        assert wait_for(lambda: place.types()["delivery.delivered"] == 2) < 20
         place.ahead -= timedelta(hours=8)
         time.sleep(0.7)
         place.ahead += timedelta(hours=8)
@@ -425,8 +432,8 @@ def test_a_stop_interrupts_a_long_sleep(place: Place) -> None:
     with Here(place, interval=3600.0, accept_clock=True) as here:
         began = time.monotonic()
         here.stop.set("test")
-        here.thread.join(timeout=5)
-        assert time.monotonic() - began < 1.5
+        here.thread.join(timeout=30)
+        assert time.monotonic() - began < 20
     assert here.error is None
 
 
@@ -435,7 +442,7 @@ def test_threads_and_memory_are_bounded(place: Place) -> None:
     place.register(50, each=4)
     before = threading.active_count()
     with Here(place, concurrency=4):
-        wait_for(lambda: place.types()["delivery.delivered"] == 200, timeout=30)
+        wait_for(lambda: place.types()["delivery.delivered"] == 200)
         assert threading.active_count() <= before + 1 + 4
     wait_for(lambda: threading.active_count() <= before)
     assert isinstance(place.letta, FakeLetta)

@@ -84,7 +84,7 @@ def slow_seal(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threadi
 
     def slow(*arguments: Any, **more: Any) -> Any:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return real(*arguments, **more)
 
     monkeypatch.setattr(sealer, "seal", slow)
@@ -97,7 +97,7 @@ def test_deliveries_go_on_meanwhile(place: Place, monkeypatch: pytest.MonkeyPatc
     place.register(1, time="in 200d")
     to_the_next_month(place)
     with Here(place):
-        assert begun.wait(10)
+        assert begun.wait(60)
         place.register(5)
         wait_for(lambda: place.types()["delivery.delivered"] == 5)
         assert sealed(place) == []
@@ -114,9 +114,9 @@ def test_it_ends_though_a_month_is_being_sealed(
     place.register(1, time="in 200d")
     to_the_next_month(place)
     with Here(place):
-        assert begun.wait(10)
+        assert begun.wait(60)
         began = time.monotonic()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     go_on.set()
     wait_for(lambda: sealed(place))
 

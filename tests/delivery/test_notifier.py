@@ -52,6 +52,7 @@ def place(tmp_path: Path, hook: Webhook) -> Iterator[Place]:
         Talking(),
         PROMPTYOSELF_KEEP_REPLY="full",
         PROMPTYOSELF_DESTINATION_OPS=hook.url,
+        PROMPTYOSELF_CALL_TIMEOUT="5",  # a busy machine makes no notice fail
     )
     yield place
     place.close()
@@ -68,7 +69,7 @@ def told(place: Place) -> list[Data]:
     return [event for event in place.events() if event["type"].startswith("notice.")]
 
 
-def execute(place: Place, deadline: float = 20.0) -> Report:
+def execute(place: Place, deadline: float = 60.0) -> Report:
     return execute_once(
         place.store, place.targets, place.now, concurrency=8, deadline=deadline, stop=StopFlag()
     )
@@ -237,7 +238,7 @@ def test_a_time_to_wait_of_a_clock_that_was_ahead_is_over(place: Place, hook: We
     notifier = Notifier(place.store, place.now)
     for expected in (1, 2):
         notifier.tick(place.now())
-        notifier.wait(5)
+        notifier.wait(60)
         notifier.tick(place.now())
         assert len(hook.received) == expected
         place.ahead = timedelta(minutes=2)
@@ -287,7 +288,7 @@ def test_each_is_tried_before_it_is_given_up(place: Place, hook: Webhook) -> Non
     for _ in range(12):
         notifier.tick(place.now())
         while not notifier.idle:
-            notifier.wait(5)
+            notifier.wait(60)
             notifier.tick(place.now())
         place.ahead += timedelta(seconds=6)
     notifier.close()
@@ -327,12 +328,13 @@ def test_a_destination_that_hangs_holds_up_nothing_else(
             ops=Destination("ops", hook.url),
             slow=Destination("slow", hanging.url),
         )
+        place.settings = place.store.settings = place.settings._replace(call_timeout=60.0)
         slow = place.register(4, each=4, time="in 1s", reply_to="slow")
         quick = place.register(4, each=4, prompt_of="quick", time="in 1s", reply_to="ops")
         before = threading.active_count()
         with Here(place):
             took = wait_for(lambda: len(hook.received) == len(quick))
-            assert took < 5
+            assert took < 40  # and not until the first of the slow ones is given up
             assert place.types()["delivery.replied"] == len(slow) + len(quick)
             assert 1 <= len(hanging.received) <= 4
             assert threading.active_count() - before < 40
@@ -361,7 +363,7 @@ def test_of_two_processes_one_sends(place: Place, hook: Webhook) -> None:
     worker = place.worker()
     place.run(worker)
     first.tick(place.now())
-    first.wait(5)
+    first.wait(60)
     for _ in range(3):
         assert not second.tick(place.now())
         assert second.idle
@@ -369,7 +371,7 @@ def test_of_two_processes_one_sends(place: Place, hook: Webhook) -> None:
     first.close()  # as one that is killed: it has recorded nothing
     place.ahead += timedelta(seconds=6)
     second.tick(place.now())
-    second.wait(5)
+    second.wait(60)
     (line,) = second.tick(place.now())
     assert line["sent"]
     assert len(hook.received) == 2
@@ -385,7 +387,7 @@ def test_what_was_taken_is_recorded_once_the_disk_has_room(place: Place, hook: W
     place.run(place.worker())
     notifier = Notifier(place.store, place.now)
     notifier.tick(place.now())
-    notifier.wait(5)
+    notifier.wait(60)
     place.disk.full = True
     for _ in range(3):
         with pytest.raises(OSError, match="space"):
@@ -415,7 +417,7 @@ def test_without_threads_a_notice_is_sent_later_and_once(
     place.ahead += timedelta(seconds=6)
     for _ in range(6):
         notifier.tick(place.now())
-        notifier.wait(0.5)
+        notifier.wait(0.5 if notifier.idle else 60)
     notifier.close()
     assert settled(place)
     assert len(hook.ids) == len(set(hook.ids)) == 2
@@ -484,7 +486,7 @@ def test_what_a_destination_refused_is_sent_once_it_is_defined_otherwise(
     known = {"ops": Destination("ops", hook.url)}
     for _ in range(2):
         notifier.tick(place.now())
-        notifier.wait(5)
+        notifier.wait(60)
         notifier.tick(place.now())
     notifier.close()
     assert settled(place)

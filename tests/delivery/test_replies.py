@@ -289,7 +289,7 @@ def test_what_hangs_holds_nothing_up(place: Place, letta: Talking) -> None:
 
     def before(call: str, _agent: str) -> None:
         if call == "reply":
-            release.wait(10)
+            release.wait(60)
 
     letta.before = before
     place.register(8)

@@ -29,7 +29,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def http(sandbox: Sandbox) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=sandbox.url, trust_env=False, timeout=5) as client:
+    with httpx.Client(base_url=sandbox.url, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -344,7 +344,7 @@ def test_what_hangs_is_released(
     began = time.monotonic()
     with pytest.raises(httpx.TransportError):
         post(http, sandbox.agents[0])
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     sandbox.finish_runs()
     assert len(sandbox.messages(sandbox.agents[0])) == 1
 
@@ -397,7 +397,7 @@ def test_a_rude_peer_does_no_harm(
     sandbox: Sandbox, capfd: pytest.CaptureFixture[str], data: bytes
 ) -> None:
     """Garbage, half a request, or a body too large to be read end that connection only."""
-    with socket.create_connection(address(sandbox), timeout=5) as peer:
+    with socket.create_connection(address(sandbox), timeout=60) as peer:
         peer.sendall(data)
         peer.shutdown(socket.SHUT_WR)
         answer = peer.makefile("rb").read()
@@ -413,7 +413,7 @@ def test_a_peer_that_leaves_does_no_harm(
     """A client that goes away in the middle of an answer is not heard of again."""
     conversation_id = sandbox.create_conversation(sandbox.agents[0])
     body = b'{"messages": [{"role": "user", "content": "x", "otid": "o"}]}'
-    with socket.create_connection(address(sandbox), timeout=5) as peer:
+    with socket.create_connection(address(sandbox), timeout=60) as peer:
         peer.sendall(
             f"POST /v1/conversations/{conversation_id}/messages HTTP/1.1\r\n"
             f"Content-Length: {len(body)}\r\n\r\n".encode()
@@ -460,5 +460,5 @@ def test_serve_forever_ends_by_a_signal(number: signal.Signals) -> None:
         url = process.stdout.readline().strip()
         assert httpx.get(url + "/v1/health/").status_code == 200
         process.send_signal(number)
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""

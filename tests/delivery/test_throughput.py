@@ -231,13 +231,13 @@ def test_a_claim_during_a_look_is_not_sent_upon_it(place: Place) -> None:
         if first:
             first = False
             listed.set()
-            release.wait(10)
+            release.wait(60)
         return answer
 
     letta.all_active_runs = slowly
     place.register(2)
     worker = place.begun()
-    assert listed.wait(5)
+    assert listed.wait(60)
     letta.runs["theirs"] = Run("theirs", "agent-9", "running", None, datetime.now(UTC), None)
     place.add("agent-9")
     place.ahead += timedelta(seconds=2)
@@ -264,7 +264,7 @@ def test_a_look_that_hangs_holds_up_nobody(place: Place, monkeypatch: pytest.Mon
 
     def before(call: str, _agent: str) -> None:
         if call == "look":
-            release.wait(10)
+            release.wait(60)
 
     place.letta.before = before
     place.register(6)

@@ -15,6 +15,7 @@ import httpx
 import orjson
 import pytest
 from calling import run
+from loops import wait_for as wait_until
 from mcp_servers import INITIALIZE, changed, serving, wait_for
 
 from promptyoself.core.connections import is_own_name, is_own_origin, most_connections
@@ -27,7 +28,7 @@ def silent(port: int, number: int, begun: bytes = b"") -> Iterator[None]:
     """A number of connections that say nothing, or begin to."""
 
     def connect(_: int) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=60)
         connection.sendall(begun)
         return connection
 
@@ -44,8 +45,9 @@ def test_the_sandbox_has_room_for_who_asks(begun: bytes, monkeypatch: pytest.Mon
     with Sandbox() as sandbox, silent(int(sandbox.url.rpartition(":")[2]), 60, begun):
         for _ in range(30):
             began = time.monotonic()
-            assert httpx.get(sandbox.url + "/v1/health/", trust_env=False).status_code == 200
-            assert time.monotonic() - began < 5
+            answer = httpx.get(sandbox.url + "/v1/health/", trust_env=False, timeout=60)
+            assert answer.status_code == 200
+            assert time.monotonic() - began < 20
         assert sandbox._server is not None
         assert len(sandbox._server.open) <= 20
 
@@ -152,7 +154,7 @@ def limited_process(
 
     def end() -> str:
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
         return said.decode()
 
@@ -164,14 +166,25 @@ def limited_process(
         process.communicate()
 
 
-def require_quick(ask: Callable[[], int]) -> None:
-    """Every client is answered, and most of them at once."""
+def seconds_for(ask: Callable[[], int]) -> float:
+    """What most clients wait for an answer. Every client gets one."""
     times = []
     for _ in range(10):
         began = time.monotonic()
         assert ask() == 200
         times.append(time.monotonic() - began)
-    assert sorted(times)[5] < 1.0, times
+    return sorted(times)[5]
+
+
+@contextmanager
+def flooded(port: int, number: int, begun: bytes, *asks: Callable[[], int]) -> Iterator[None]:
+    """Silent connections, with which clients are answered at once. A busy machine is slow without
+    them too, so it has as many times more as it takes then."""
+    usual = [seconds_for(ask) for ask in asks]
+    with silent(port, number, begun):
+        for ask, seconds in zip(asks, usual, strict=True):
+            assert seconds_for(ask) < 1.0 + 10 * seconds
+        yield
 
 
 def deliver(var: Path, environ: dict[str, str], agent: str) -> None:
@@ -195,8 +208,8 @@ def test_idle_connections_keep_no_client_out(
         command = limited(files, "mcp")
         end.enter_context(files_for(number))
         server = end.enter_context(serving(environ, "--with-loop", command=command))
-        end.enter_context(silent(server.port, number, begun))
-        require_quick(lambda: server.post(INITIALIZE, Authorization=f"Bearer {token}")[0])
+        ask = lambda: server.post(INITIALIZE, Authorization=f"Bearer {token}")[0]  # noqa: E731
+        end.enter_context(flooded(server.port, number, begun, ask))
         deliver(var, environ, sandbox.agents[0])
         code, said = server.end()
     assert code == 0
@@ -210,9 +223,12 @@ def test_1100_connections_keep_nobody_from_the_metrics(var: Path, environ: dict[
         end.enter_context(files_for(MANY))
         urls, ended = end.enter_context(limited_process(environ, *WATCHED_LOOP))
         port = int(urls["metrics"].split(":")[2].partition("/")[0])
-        end.enter_context(silent(port, MANY, b"GET /met"))
-        for name in ("metrics", "health"):
-            require_quick(lambda url=urls[name]: httpx.get(url, trust_env=False).status_code)
+        asks = [
+            lambda url=urls[name]: httpx.get(url, trust_env=False, timeout=60).status_code
+            for name in ("metrics", "health")
+        ]
+        wait_until(lambda: asks[0]() == 200)  # the log has been counted
+        end.enter_context(flooded(port, MANY, b"GET /met", *asks))
         deliver(var, environ, sandbox.agents[0])
         said = ended()
     assert len(said) < 2000, said
@@ -224,9 +240,9 @@ def test_1100_connections_keep_nobody_from_the_sandbox(var: Path, environ: dict[
         end.enter_context(files_for(MANY))
         answer, ended = end.enter_context(limited_process(environ, "sandbox", "--port", "0"))
         environ = {**environ, "LETTA_BASE_URL": answer["url"]}
-        end.enter_context(silent(int(answer["url"].rpartition(":")[2]), MANY))
         url = answer["url"] + "/v1/health/"
-        require_quick(lambda: httpx.get(url, trust_env=False).status_code)
+        ask = lambda: httpx.get(url, trust_env=False, timeout=60).status_code  # noqa: E731
+        end.enter_context(flooded(int(answer["url"].rpartition(":")[2]), MANY, b"", ask))
         _, loop_ended = end.enter_context(limited_process(environ, *WATCHED_LOOP))
         deliver(var, environ, answer["agents"][0])
         assert loop_ended() == ""
@@ -249,10 +265,10 @@ def test_a_head_and_a_body_have_a_time_limit(
     )
     with serving(environ, command=command) as server:
         for head in heads:
-            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
                 slow.sendall(head)
                 began, gone = time.monotonic(), False
-                while not gone and time.monotonic() - began < 15:
+                while not gone and time.monotonic() - began < 60:
                     try:
                         slow.sendall(b"x" if head else b"")
                         slow.settimeout(0.1)
@@ -273,8 +289,8 @@ def test_a_silent_connection_does_not_delay_health(var: Path, environ: dict[str,
         end.enter_context(silent(port, 100, b"GET /hea"))
         for _ in range(5):
             began = time.monotonic()
-            assert httpx.get(urls["health"], trust_env=False).json()["checks"]
-            assert time.monotonic() - began < 4
+            assert httpx.get(urls["health"], trust_env=False, timeout=60).json()["checks"]
+            assert time.monotonic() - began < 20
         headers = {"Host": "evil.example"}
         refused = httpx.get(urls["metrics"], headers=headers, trust_env=False)
         assert refused.status_code == 421

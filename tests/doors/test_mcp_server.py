@@ -67,7 +67,7 @@ def over_http(
 
     async def connected() -> None:
         headers = {"Authorization": f"Bearer {TOKEN}", **more}
-        async with httpx2.AsyncClient(headers=headers, timeout=30) as web:
+        async with httpx2.AsyncClient(headers=headers, timeout=60) as web:
             transport = streamable_http_client(url, http_client=web)
             async with Client(transport, mode=mode) as client:
                 await visited(client)
@@ -160,7 +160,7 @@ def test_a_client_that_goes_in_the_middle_of_a_call(var: Path, environ: dict[str
     with piped(environ) as over_stdio:
         with locked(var):
             over_stdio.send(tool(1, "register", **HELLO))
-            time.sleep(0.3)
+            time.sleep(1.0)
             over_stdio.into.close()
             time.sleep(0.1)
             assert log_of(var) == before
@@ -479,12 +479,12 @@ def test_a_loop_that_fails_is_told(transport: str, var: Path, environ: dict[str,
     append_foreign(var, type="moon.landed")
     if transport == "http":
         with serving(environ, "--with-loop") as server:
-            out, err = server.process.communicate(timeout=30)
+            out, err = server.process.communicate(timeout=60)
             assert server.process.returncode == 1
             assert json.loads(out)["code"] == "newer_events"
     else:
         with piped(environ, "--with-loop", greeted=False) as over_stdio:
-            out, err = over_stdio.process.communicate(timeout=30)
+            out, err = over_stdio.process.communicate(timeout=60)
             assert (over_stdio.process.returncode, out) == (1, b"")
             assert json.loads(err.splitlines()[-1])["code"] == "newer_events"
     assert b"Traceback" not in err

@@ -178,7 +178,7 @@ def test_sigterm_answers_what_is_under_way(var: Path, environ: dict[str, str]) -
         with ThreadPoolExecutor() as pool:
             with locked(var):
                 answers = [pool.submit(client.answer) for client in clients]
-                time.sleep(1.0)
+                time.sleep(3.0)  # until the server has all three
                 server.process.send_signal(signal.SIGTERM)
                 time.sleep(2.0)  # longer than any library takes to cut them off
                 assert server.process.poll() is None
@@ -190,9 +190,9 @@ def test_sigterm_answers_what_is_under_way(var: Path, environ: dict[str, str]) -
                 assert status == 200
                 assert b'"created":true' in body.replace(b" ", b"").replace(b"\\", b""), body
         began = time.monotonic()
-        _, said = server.process.communicate(timeout=30)
+        _, said = server.process.communicate(timeout=60)
         assert (server.process.returncode, said.decode()) == (0, "")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 40
         for stream in streams:
             stream.close()
     assert len(check_chain(var / "schedules")) == 5
@@ -234,13 +234,13 @@ def test_a_slow_call_is_answered_at_the_end(way: str, var: Path, environ: dict[s
             if way == "cancels":
                 server.send(b'{"jsonrpc":"2.0","method":"notifications/cancelled",'
                             b'"params":{"requestId":1}}\n')  # fmt: skip
-            time.sleep(0.7)
+            time.sleep(2.0)  # until the server has it
             if way == "SIGTERM":
                 server.process.send_signal(signal.SIGTERM)
             else:
                 server.into.close()
             if way == "cancels":
-                assert server.process.wait(timeout=15) == 0
+                assert server.process.wait(timeout=60) == 0
                 return
             time.sleep(1.0)
             assert server.process.poll() is None
@@ -300,7 +300,7 @@ def test_a_transport_that_ends_the_process_ends_the_loop() -> None:
     reasons: list[str | None] = []
 
     def loop(stop: StopFlag) -> None:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while stop.why is None and time.monotonic() < end:
             time.sleep(0.01)
         reasons.append(stop.why)

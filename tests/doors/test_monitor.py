@@ -33,7 +33,7 @@ __all__ = ["loops", "sandbox"]
 
 def get(url: str, method: str = "GET") -> tuple[int, str, bytes]:
     """Status, content type, content."""
-    answer = httpx.request(method, url, trust_env=False, timeout=20)
+    answer = httpx.request(method, url, trust_env=False, timeout=60)
     return answer.status_code, answer.headers["Content-Type"], answer.content
 
 
@@ -179,7 +179,7 @@ def test_a_letta_that_hangs_holds_nobody_up(
     """While Letta is being asked, what is known is answered."""
     monkeypatch.setattr(monitor, "_CHECK_WAIT", 0.05)
     let_go = threading.Event()
-    watched.letta.ended_runs = lambda _: let_go.wait(30)
+    watched.letta.ended_runs = lambda _: let_go.wait(60)
     watched.monitor._checks.clear()
     assert health(url)[0] == health(url)[0] == 200
     assert not let_go.is_set()
@@ -214,7 +214,7 @@ def test_while_the_log_is_counted_it_says_so(
     measure = Measurer.measure
 
     def slowly(self: Measurer, now: datetime) -> Any:
-        let_go.wait(30)
+        let_go.wait(60)
         return measure(self, now)
 
     monkeypatch.setattr(Measurer, "measure", slowly)

@@ -175,7 +175,7 @@ def test_the_image_would_pass_its_health_check(built: Path, tmp_path: Path) -> N
             assert healthy.returncode == 0, healthy.stdout
         finally:
             loop.terminate()
-        assert loop.wait(timeout=30) == 0
+        assert loop.wait(timeout=60) == 0
 
 
 def test_what_is_missing_can_be_installed() -> None:

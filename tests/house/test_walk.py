@@ -25,7 +25,7 @@ def walk(folder: Path) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
     assert done.stderr == ""
     return done.returncode, done.stdout.strip()

@@ -256,7 +256,7 @@ def test_a_user_interrupts(letta_code: LettaCode, wire: Wire, runtime: Frame) ->
     whose = [loop.get("client_message_ids_by_run_id") for loop in loops(wire.frames[before:])]
     assert [taken] in [ids for loop in whose if loop for ids in loop.values()]
     # Not in the very moment: the queue is still being looked through.
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not wire.say(runtime, "And this.", last)["accepted"]:
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -108,7 +108,7 @@ def test_a_turn_outlives_its_sender(
 ) -> None:
     """Another process finds it at work, and later answered."""
     place = shared(letta_code, agent) if conversation == "shared" else "new"
-    message = fresh(agent, "Take your time. [[slow:1]] [[drip:0.5]]", place)
+    message = fresh(agent, "Take your time. [[slow:4]] [[drip:0.5]]", place)
     killed_sender(letta_code.url, message, "anchored")
     (run,) = target.active_runs(message)
     assert run.active
@@ -193,7 +193,7 @@ def test_after_a_person_has_interrupted(
 def test_a_conversation_at_work(letta_code: AppServer, target: LettaCode, agent: str) -> None:
     """It takes no message; and another one does, at the same time."""
     place = shared(letta_code, agent)
-    first = fresh(agent, "Take your time. [[slow:1]]", place)
+    first = fresh(agent, "Take your time. [[slow:5]]", place)
     run_id = str(target.send(first).run_id)
     refused = fresh(agent, conversation=place)
     refusal("busy", "letta_code_busy", target.send, refused)
@@ -297,7 +297,7 @@ def test_the_server_is_killed_in_a_turn(new_letta_code: Servers) -> None:
     target goes on as soon as the server is back."""
     server = new_letta_code()
     agent = server.agent()
-    target = LettaCode(server.url, call_timeout=10)
+    target = LettaCode(server.url, call_timeout=30)
     message = fresh(agent, "Take your time. [[drip:30]]")
     run_id = str(target.send(message).run_id)
     begun(target, message)
@@ -333,7 +333,7 @@ def test_the_server_hangs(new_letta_code: Servers) -> None:
     """Nobody knows then; and once it goes on, the history tells."""
     server = new_letta_code()
     message = fresh(server.agent(), conversation="default")
-    target = LettaCode(server.url, call_timeout=1.0, anchored=False)
+    target = LettaCode(server.url, call_timeout=3.0, anchored=False)
     target.active_runs(message)
     put = target._put
 

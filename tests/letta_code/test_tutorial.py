@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import pytest
 from app_servers import free_port
 from documents import ROOT, Reader, Step, check, steps
 
@@ -13,7 +12,6 @@ from promptyoself.service.letta_code.supervisor import QUIET
 PAGE = ROOT / "docs" / "tutorial" / "letta-code.md"
 
 
-@pytest.mark.timeout(180)
 def test_the_tutorial_is_what_one_gets(letta_code_program: Path, tmp_path: Path) -> None:
     """Every command of the page that needs no account answers as shown, and the agent's answer is
     read at the end."""

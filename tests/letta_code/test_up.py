@@ -89,7 +89,7 @@ def test_it_is_started_watched_and_ended(environ: dict[str, str]) -> None:
             event("ready")
             up.send_signal(signal.SIGTERM)
             event("stopped")
-            assert up.wait(20) == 0
+            assert up.wait(60) == 0
         finally:
             up.terminate()
     call("letta-code", "status").error("letta_code_unreachable")

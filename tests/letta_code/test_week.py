@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from app_servers import free_port
 from documents import ROOT, Reader, Step, check, steps
 from webhooks import webhook
@@ -37,7 +36,6 @@ def days(text: str) -> Iterator[tuple[str, str]]:
     yield from zip(parts[1::2], parts[2::2], strict=True)
 
 
-@pytest.mark.timeout(240)
 def test_a_week_of_three_agents(letta_code_program: Path, tmp_path: Path) -> None:
     """Each command of the page answers as shown; each digest and each answer arrives once."""
     folder = tmp_path / "bin"

@@ -417,7 +417,6 @@ SPOILED: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_spoiled_token_does_not_count(desk: Desk, name: str) -> None:
     """Whatever lies there instead of the token that was made: the slot is skipped, the log says
@@ -696,7 +695,6 @@ def at_once(actors: list[Actor], *arguments: str) -> list[dict[str, Any]]:
     return [actor.end().success() for actor in actors]
 
 
-@pytest.mark.timeout(100)
 def test_many_approve_at_once(
     var: Path, environ: dict[str, str], cast: Callable[[dict[str, str]], Actor]
 ) -> None:
@@ -712,7 +710,6 @@ def test_many_approve_at_once(
         count("processes racing", 3)
 
 
-@pytest.mark.timeout(100)
 def test_loops_that_race_for_an_approval(
     tmp_path: Path, environ: dict[str, str], cast: Callable[[dict[str, str]], Actor]
 ) -> None:

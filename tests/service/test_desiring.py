@@ -468,7 +468,6 @@ def test_killed_at_every_syscall(quick_path: Path) -> None:
         assert [event["type"] for event in events].count("desire.recorded") <= 3
 
 
-@pytest.mark.timeout(100)
 def test_several_at_once(tmp_path: Path) -> None:
     """P5: of several processes that record, reinforce and prune at one time, nothing is lost or
     doubled: every success is in the log once, and a desire is pruned once."""

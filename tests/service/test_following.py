@@ -68,8 +68,8 @@ class Follower:
 
     def end(self) -> tuple[int, str]:
         """Its exit code, and what it wrote to stderr, once it has ended."""
-        code = self.process.wait(timeout=15)
-        self.thread.join(timeout=15)
+        code = self.process.wait(timeout=60)
+        self.thread.join(timeout=60)
         assert self.process.stderr is not None
         return code, self.process.stderr.read().decode()
 
@@ -171,13 +171,13 @@ def test_wrong_questions_are_refused(var: Path, environ: dict[str, str]) -> None
 
 def test_it_waits_where_there_is_no_log_yet(var: Path, follow: Callable[..., Follower]) -> None:
     follower = follow()
-    time.sleep(0.5)
+    assert follower.process.stderr is not None
+    # Only now is it known to be there: a name that may be mistyped.
+    assert b"no folder" in follower.process.stderr.readline()
     add("--every", "1h")
     follower.has(2)
-    follower.process.send_signal(signal.SIGINT)
-    code, said = follower.end()
-    assert (code, follower.lines) == (0, lines_of(var))
-    assert "no folder" in said  # a name that may be mistyped
+    follower.stop()
+    assert follower.lines == lines_of(var)
 
 
 def test_damage_ends_it_with_the_error(var: Path, follow: Callable[..., Follower]) -> None:
@@ -204,7 +204,7 @@ def test_it_ends_when_nobody_reads_it(var: Path, environ: dict[str, str]) -> Non
         os.close(theirs)
         assert os.read(ours, 100)
         os.close(ours)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
@@ -217,9 +217,13 @@ def test_waiting_costs_nothing(var: Path, follow: Callable[..., Follower]) -> No
         fields = Path(f"/proc/{follower.process.pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
-    before = ticks()
-    time.sleep(1.5)
-    assert ticks() - before <= 2  # a hundredth of a second each
+    def waiting() -> int:
+        before = ticks()
+        time.sleep(1.5)
+        return ticks() - before  # a hundredth of a second each
+
+    # On a busy machine the first may have an end of its start in it.
+    assert any(waiting() <= 2 for _ in range(3))
     follower.stop()
 
 

