@@ -37,7 +37,7 @@ def test_a_message_arrives_with_its_otid(any_letta: Letta, deliverer: LettaClien
     assert in_history is not None
     assert in_history.run_id == run_id
     assert in_history.date is not None
-    assert abs(in_history.date - run.created_at) < timedelta(seconds=3)
+    assert abs(in_history.date - run.created_at) < timedelta(seconds=30)
 
 
 def test_in_flight_only_the_run_tells(any_letta: Letta, deliverer: LettaClient) -> None:
