@@ -140,7 +140,7 @@ class Passes:
     def execute(self, name: str, disk: Disk) -> None:
         """One pass, as the command makes it."""
         store = self.store(name, disk)
-        letta = LettaClient(store.settings.base_url, store.settings.token, call_timeout=5)
+        letta = LettaClient(store.settings.base_url, store.settings.token, call_timeout=60)
         clock = lambda: datetime.now(UTC)  # noqa: E731
         execute_once(store, {"letta": letta}, clock, concurrency=2, deadline=30, stop=StopFlag())
 

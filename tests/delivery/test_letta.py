@@ -241,8 +241,8 @@ def test_reads_that_fail_have_no_answer(
     sandbox: Sandbox, connect: Connect, route: str, fault: str
 ) -> None:
     """No read turns a fault into an empty answer, nor lets anything but its own error out."""
-    deliverer = connect(sandbox.url, call_timeout=1)
     agent_id = sandbox.agents[0]
+    deliverer = connect(sandbox.url, call_timeout=60)
     run_id = str(deliverer.send(fresh(agent_id)).run_id)
     sandbox.finish_runs()
     calls: dict[str, Callable[[], object]] = {
@@ -504,7 +504,7 @@ def test_importing_costs_nothing() -> None:
 def test_tls_that_fails_is_not_a_delivery(sandbox: Sandbox, connect: Connect) -> None:
     """Where no TLS comes about, nothing can have been received."""
     port = sandbox.url.rpartition(":")[2]
-    deliverer = connect(f"https://127.0.0.1:{port}", call_timeout=2)
+    deliverer = connect(f"https://127.0.0.1:{port}", call_timeout=60)
     failure("retry", "letta_unreachable", deliverer.send, fresh(sandbox.agents[0]))
 
 
@@ -532,8 +532,8 @@ def test_certificates_are_verified(
         url = sandbox.url.replace("http:", "https:")
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-        failure("retry", "letta_unreachable", connect(url, call_timeout=2).health)
+        failure("retry", "letta_unreachable", connect(url, call_timeout=60).health)
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
-        deliverer = connect(url, call_timeout=2)
+        deliverer = connect(url, call_timeout=60)
         run_id = deliverer.send(fresh(sandbox.agents[0])).run_id
         assert ended(deliverer, run_id).status == "completed"

@@ -50,7 +50,7 @@ class AnyLetta(Counterpart):
         return LettaClient(self._letta.url)
 
     def elsewhere(self, port: int) -> LettaClient:
-        return LettaClient(f"http://127.0.0.1:{port}", call_timeout=5)
+        return LettaClient(f"http://127.0.0.1:{port}", call_timeout=20)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_from_a_registration_to_its_proof(var: Path, environ: dict[str, str]) ->
             run("register", *asked, *when, "--tz", "Europe/London", environ=environ).success()
         assert run("list", environ=environ).success()["count"] == 3
         assert "Stretch." in run("list", "--format", "table", environ=environ).out.decode()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not (done := run("execute", environ=environ).success())["executed"]:
             assert time.monotonic() < until
         assert [line["delivered"] for line in done["executed"]] == [True]

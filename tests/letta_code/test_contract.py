@@ -51,7 +51,7 @@ class RealLettaCode(Counterpart):
         return LettaCode(self._server.url)
 
     def elsewhere(self, port: int) -> LettaCode:
-        return LettaCode(f"ws://127.0.0.1:{port}", call_timeout=5)
+        return LettaCode(f"ws://127.0.0.1:{port}", call_timeout=20)
 
 
 @pytest.fixture

@@ -262,7 +262,7 @@ def test_a_real_notice_arrives(quick_path: Path) -> None:
         store = Store(settings, {"via": "test", "who": "t"}, warn=lambda _: None, disk=Unsynced())
         asked = Request(agent_id="agent-gone", prompt="Hi", time="in 30s", on_failure=told)
         id_ = register(store, asked, NOON)["id"]
-        letta = LettaClient(settings.base_url, None, call_timeout=5)
+        letta = LettaClient(settings.base_url, None, call_timeout=60)
         now = parse_utc("2026-11-20T12:01:00Z")
 
         def clock() -> datetime:

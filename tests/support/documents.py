@@ -90,7 +90,7 @@ def steps(text: str, reason: str | None = None) -> Iterator[Step]:
 class Reader:
     """Someone who reads a document and types what it shows, in a folder of his own."""
 
-    def __init__(self, folder: Path, url: str, patience: float = 30) -> None:
+    def __init__(self, folder: Path, url: str, patience: float = 60) -> None:
         """``patience``: how many seconds an answer may take."""
         self.url = url
         self._patience = patience

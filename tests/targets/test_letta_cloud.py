@@ -34,7 +34,7 @@ def connect(cloud: Cloud) -> Iterator[Callable[..., LettaCloud]]:
     clients: list[LettaCloud] = []
 
     def connect(token: str = KEY, **options: Any) -> LettaCloud:
-        clients.append(LettaCloud(cloud.url, token, call_timeout=2, **options))
+        clients.append(LettaCloud(cloud.url, token, call_timeout=20, **options))
         return clients[-1]
 
     yield connect

@@ -50,7 +50,7 @@ class CloudCounterpart(Counterpart):
         return LettaCloud(self._cloud.url, KEY)
 
     def elsewhere(self, port: int) -> LettaCloud:
-        return LettaCloud(f"http://127.0.0.1:{port}", KEY, call_timeout=5)
+        return LettaCloud(f"http://127.0.0.1:{port}", KEY, call_timeout=20)
 
 
 @pytest.fixture
