@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from calling import Answer, call, run
 from dispatch import Place
+from loops import wait_for
 from storm import Storm
 
 from promptyoself.core.diagnostics import Log
@@ -24,6 +25,14 @@ PASSWORD = "canary-password-771a"
 STEPS = {
     "claimed", "sent", "stalled", "delivered", "retrying", "failed", "in_doubt", "adopted",
 }  # fmt: skip
+TROUBLE = {"retrying", "failed", "adopted", "in_doubt"}
+
+
+def states(log: Path) -> set[str]:
+    """What the whole lines of a log say that deliveries have come to."""
+    content = log.read_bytes() if log.exists() else b""
+    lines = map(json.loads, content[: content.rfind(b"\n") + 1].splitlines())
+    return {line["state"] for line in lines if line["message"] == "delivery"}
 
 
 @pytest.mark.parametrize("form", ["file", "stderr"])
@@ -67,6 +76,8 @@ def test_a_storm_leaves_no_prompt_and_no_key_in_any_log(tmp_path: Path, form: st
         }.items():
             sandbox.fault(kind, probability=0.08, **params)
         storm.start_loops(2)
+        # A busy machine may kill them all before they deliver, and then there are no faults left.
+        wait_for(lambda: states(log) & TROUBLE)
         storm.rage(3, every=0.7, timeout=200)
         storm.stop_loops()
 
@@ -77,9 +88,9 @@ def test_a_storm_leaves_no_prompt_and_no_key_in_any_log(tmp_path: Path, form: st
         ]
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     steps = [line for line in lines if line["message"] == "delivery"]
-    seen = {line["state"] for line in steps}
+    seen = states(log)
     assert {"claimed", "sent", "delivered"} <= seen <= STEPS | {"skipped"}
-    assert len(seen & {"retrying", "failed", "adopted", "in_doubt"}) > 1, seen
+    assert len(seen & TROUBLE) > 1, seen
     ids = set(storm.store.read().state.schedules)
     for line in steps:
         assert line["id"] in ids

@@ -263,12 +263,12 @@ def test_wrong_usage(var: Path, arguments: list[str], code: str) -> None:
 
 
 def test_the_demonstration(environ: dict[str, str]) -> None:
-    """`demo` shows the main job on a sandbox of its own, in less than a minute on any machine."""
+    """`demo` shows the main job on a sandbox of its own, in less than two minutes anywhere."""
     environ.pop("LETTA_BASE_URL")
     began = time.monotonic()
     answer = run("demo", environ=environ)
     document = answer.success()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 100
     assert document["valid"] is True
     assert all(count >= 1 for count in document["delivered"].values())
     assert len(document["next_fires"]) == 3

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from calling import lines_of, run
 from checker import check_chain
-from documents import ROOT, Reader, check, steps
+from documents import ROOT, Reader, steps
 from letta_client import Letta as Client
 from letta_client import UnprocessableEntityError
 from letta_server.internet import NOBODY
@@ -73,7 +73,7 @@ def test_what_the_document_shows(letta: RealLetta, tmp_path: Path) -> None:
         for step in steps(text, "make test-letta runs it"):
             if "agent.py ask" in step.command:
                 letta.calls(agent, "promptyoself_register", **calls.pop(0))
-            check(step, *reader.type(step))
+            reader.follow(step)
             if step.command.startswith("promptyoself mcp"):
                 letta.internet.lead_to(reader.mcp_url)
         reader.leave()

@@ -303,6 +303,7 @@ def test_the_server_is_killed_in_a_turn(new_letta_code: Servers) -> None:
     begun(target, message)
     time.sleep(0.3)
     server.kill()
+    until(lambda: target._connection is None or not target._connection.alive)
     refusal("retry", "letta_code_unreachable", target.send, fresh(agent))
     refusal("permanent", "run_not_found", target.run, run_id)
     server.start()

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from app_servers import free_port
-from documents import ROOT, Reader, Step, check, steps
+from documents import ROOT, Reader, Step, steps
 
 from promptyoself.sandbox.echo_model import HANDLE, EchoModel
 from promptyoself.service.letta_code.supervisor import QUIET
@@ -28,7 +28,7 @@ def test_the_tutorial_is_what_one_gets(letta_code_program: Path, tmp_path: Path)
         try:
             reader.type(Step(0, f"letta --backend local {connect}", "", exact=False))
             for step in steps(PAGE.read_text(), "make test-letta-code runs it"):
-                check(step, *reader.type(step))
+                reader.follow(step)
             reader.leave()
         finally:
             reader.abandon()

@@ -20,6 +20,7 @@ DOCUMENTED_URL = "http://127.0.0.1:8283"
 DOCUMENTED_MCP = "http://127.0.0.1:8765/mcp"
 SERVERS = ("promptyoself sandbox", "promptyoself execute --loop", "promptyoself mcp")
 SERVERS += ("promptyoself letta-code up",)
+TELLING = tuple(f"promptyoself {name}" for name in ("history", "replies", "show", "list", "audit"))
 LOOSE = {"host", "value", "origin", "detail", "who", "pid", "software", "version", "bytes", "size"}
 LOOSE |= {"message", "hint", "error"}
 """Keys whose values depend on the machine, or are wording: they must be there, no more."""
@@ -132,6 +133,22 @@ class Reader:
             check=False,
         )
         return done.stdout.replace(self.url, DOCUMENTED_URL), done.returncode
+
+    def follow(self, step: Step) -> None:
+        """Run a command, and require that it answers as the document shows. One that only tells
+        what has come of others is asked again for a while: a busy machine needs longer for that
+        than the document waits."""
+        end = time.monotonic() + self._patience
+        while True:
+            output, code = self.type(step)
+            try:
+                check(step, output, code)
+            except AssertionError:
+                if not step.command.startswith(TELLING) or time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
     def _serve(self, command: str, lines: int) -> str:
         if "execute" not in command and "letta-code" not in command:

@@ -60,7 +60,7 @@ def main(files: Sequence[str]) -> int:
             [
                 sys.executable, "-m", "pytest", "-q", "--dist=worksteal",
                 f"--numprocesses={os.environ.get('WORKERS') or 2}",
-                f"--timeout={max(300, int(300 * float(scale)))}", f"--hypothesis-seed={seed}",
+                f"--timeout={max(600, int(600 * float(scale)))}", f"--hypothesis-seed={seed}",
                 "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"),
                 "-o", "junit_family=xunit1",
                 f"--junitxml={report}", "-p", "no:cacheprovider", *_letta_code(), *paths,
