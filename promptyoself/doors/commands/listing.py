@@ -80,8 +80,8 @@ def list_command(
 
 def _add_undefined(session: Session, schedules: Iterable[Mapping[str, Any]]) -> None:
     """Put the destinations that these schedules name, and that aren't defined any more, beside the
-    answer, where a person reads it who may see them all."""
-    if session.for_people and session.settings.only_agent is None:
+    answer, where a person reads it."""
+    if session.for_people:
         named = {schedule.get(key) for schedule in schedules for key in ("reply_to", "failure_to")}
         session.beside["undefined"] = named - {None, *session.settings.destinations}
 
