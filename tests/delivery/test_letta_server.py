@@ -39,7 +39,7 @@ def test_it_is_installed_once_and_whole(builder: Path, tmp_path: Path) -> None:
     left is made again, and what is whole is left alone."""
     cache = tmp_path / "cache"
     builders = [start(builder, XDG_CACHE_HOME=str(cache)) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in builders]
+    outputs = [process.communicate(timeout=300) for process in builders]
     assert [process.returncode for process in builders] == [0, 0], outputs
     assert sorted("Installing" in err for _, err in outputs) == [False, True]
     python = Path(outputs[0][0].strip())
@@ -50,11 +50,11 @@ def test_it_is_installed_once_and_whole(builder: Path, tmp_path: Path) -> None:
     folder = python.parent.parent
     (folder / "left").touch()
     again = start(builder, XDG_CACHE_HOME=str(cache))
-    assert again.communicate(timeout=120) == (outputs[0][0], "")
+    assert again.communicate(timeout=300) == (outputs[0][0], "")
     assert (folder / "left").exists()
     (folder / ".ready").unlink()
     rebuilding = start(builder, XDG_CACHE_HOME=str(cache))
-    out, err = rebuilding.communicate(timeout=120)
+    out, err = rebuilding.communicate(timeout=300)
     assert (out, "Installing" in err) == (outputs[0][0], True)
     assert not (folder / "left").exists()
 

@@ -128,7 +128,7 @@ def run(
         capture_output=True,
         preexec_fn=prepare,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     return Answer(done.returncode, done.stdout, done.stderr.decode())
 
@@ -147,7 +147,7 @@ def run_at_a_terminal(*arguments: str, environ: dict[str, str], typed: bytes = b
         os.close(theirs)
         os.write(ours, typed)
         shown = all_shown(ours)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=200)
     os.close(ours)
     return Answer(process.returncode, out, shown.decode())
 

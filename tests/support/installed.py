@@ -61,7 +61,7 @@ def converse(*arguments: str, environ: dict[str, str], replies: list[tuple[str, 
                 if left and (at := shown.find(left[0][0], seen)) >= 0:
                     seen = at + len(left[0][0])
                     os.write(ours, left.pop(0)[1].encode() + b"\n")
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=200)
     os.close(ours)
     assert not left, (left, shown, out)
     return Answer(process.returncode, out, shown)

@@ -52,7 +52,7 @@ def check(folder: Path, *arguments: str, prepare: Callable[[], None] | None = No
         preexec_fn=prepare,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
     assert b"Traceback" not in done.stderr, done.stderr
     verdicts = [line for line in done.stdout.splitlines() if not line.startswith(b"lost ")]

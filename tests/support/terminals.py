@@ -148,7 +148,7 @@ def at_terminal(
         os.close(theirs)
         os.write(ours, typed)
         shown = all_shown(ours)
-        process.wait(timeout=60)
+        process.wait(timeout=200)
     os.close(ours)
     return Answer(process.returncode, shown.replace(b"\r\n", b"\n"), "")
 
