@@ -245,6 +245,14 @@ def unfinished(state: State, agent_id: str | None = None) -> Iterator[Schedule]:
 _UNFINISHED = [index for index, status in enumerate(STATUSES) if status not in FINISHED]
 
 
+def open_by_id(state: State) -> dict[str, list[OpenSlot]]:
+    """The slots that have begun and have no outcome yet, by their schedules."""
+    by_id: dict[str, list[OpenSlot]] = {}
+    for slot in state.open.values():
+        by_id.setdefault(slot.id, []).append(slot)
+    return by_id
+
+
 def ready_at(schedule: Schedule, slot: str) -> str:
     """When a schedule's next slot may begin: at its instant, with the jitter added.
 

@@ -16,6 +16,9 @@ from calling import (
     use_environ,
 )
 
+from promptyoself.service.schedules import change
+from promptyoself.state.schedules import State
+
 OTHER = "agent-00000000-0000-4000-8000-000000000002"
 DONE = {"cancel": "cancelled", "pause": "paused", "resume": "resumed", "trigger": "triggered"}
 
@@ -88,6 +91,43 @@ def test_what_cannot_be_done_is_left(ids: list[str]) -> None:
     call("cancel", ids[0]).success()
     answer = call("cancel", *ids[:2]).success()
     assert (answer["count"], answer["left"][0]["code"]) == (1, "already_cancelled")
+
+
+@pytest.mark.parametrize("what", ["pause", "cancel", "trigger"])
+def test_each_of_many_costs_the_same(
+    ids: list[str], var: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: for each, neither is the state copied, nor are the open slots of all looked through."""
+    ids += [add("--every", "5h", prompt=f"Look at {number}.") for number in range(6)]
+    copies = 0
+    copy = State.copy
+
+    def counted(state: State) -> State:
+        nonlocal copies
+        copies += 1
+        return copy(state)
+
+    monkeypatch.setattr(State, "copy", counted)
+    monkeypatch.setattr(change, "open_slots", lambda *_: pytest.fail("it looks through all"))
+    costs = []
+    for chosen in (ids[:2], ids[2:]):
+        copies = 0
+        assert call(what, *chosen).success()["count"] == len(chosen)
+        costs.append(copies)
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize(("what", "dropped"), [("pause", 0), ("cancel", 2)])
+def test_what_waits_ends_with_its_schedule(
+    ids: list[str], var: Path, what: str, dropped: int
+) -> None:
+    """Each has its own open slots: a cancelled one's are dropped, a paused one's triggers stay."""
+    call("trigger", "one", "four").success()
+    call(what, "--all", "--yes").success()
+    skipped = [event for event in events_of(var) if event["type"] == "delivery.skipped"]
+    assert [event["id"] for event in skipped] == sorted([ids[0], ids[3]])[:dropped]
+    assert {event["data"]["why"] for event in skipped} <= {"cancelled"}
+    assert call("stats").success()["open_slots"]["waiting"] == 2 - dropped
 
 
 def test_one_that_is_unknown_refuses_all(ids: list[str], var: Path) -> None:

@@ -5,7 +5,7 @@ Each decides on the state as it is under the log's lock, and appends what follow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -60,7 +60,7 @@ from promptyoself.service.schedules.transition import (
     with_destination,
     with_notice,
 )
-from promptyoself.state.schedules import Schedule, State, comes_back_at
+from promptyoself.state.schedules import OpenSlot, Schedule, State, comes_back_at
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from promptyoself.service.schedules import answers
 
 Answer = TypeVar("Answer")
+_Slots = Sequence[OpenSlot]
 
 # The fields whose change asks for a check: of a prompt with values; of the jitter; of what is kept
 # of answers; of how often it fires in a day.
@@ -223,7 +224,10 @@ def pause(
             from that time on; ``invalid_time`` or ``past_time``.
     """
     back = end_of_pause_at(until, store, now)
-    return _change(store, id_, reason, now, partial(pausing, store, id_, reason, now, back))
+    return _change(
+        *(store, id_, reason, now),
+        lambda state: pausing(store, id_, reason, now, back, state, open_slots(state, id_)),
+    )
 
 
 def end_of_pause_at(until: str | None, store: Store, now: datetime) -> datetime | None:
@@ -249,8 +253,10 @@ def pausing(
     now: datetime,
     back: datetime | None,
     state: State,
+    slots: _Slots,
 ) -> tuple[list[Draft], answers.Paused]:
-    """The events that pause a schedule, and what to answer. Raises as :func:`pause` does."""
+    """The events that pause a schedule with these open ``slots``, and what to answer. Raises as
+    :func:`pause` does."""
     schedule = _unfinished(state, id_)
     if schedule.status == "paused" and back is None:
         raise PromptyoselfError(
@@ -277,7 +283,7 @@ def pausing(
     if back is not None and schedule.status == "paused" and comes_back_at(schedule) is None:
         require_room(state, schedule.agent_id, store.settings)  # to which it will come back
     drafts = skip_drafts(store, schedule, skipped, next_run)
-    scheduled = (slot for slot in open_slots(state, id_) if slot.kind == "scheduled")
+    scheduled = (slot for slot in slots if slot.kind == "scheduled")
     drafts += drop_waiting(store, schedule, scheduled, "paused")
     resume_at = None if back is None else format_utc(back)
     paused = records.SchedulePaused(next_run, reason, uncounted, resume_at)
@@ -317,13 +323,17 @@ def resuming(
 
 def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Cancelled:
     """End a schedule. Raises ``already_cancelled`` or ``already_finished``."""
-    return _change(store, id_, reason, now, partial(cancelling, store, id_, reason, now))
+    return _change(
+        *(store, id_, reason, now),
+        lambda state: cancelling(store, id_, reason, now, state, open_slots(state, id_)),
+    )
 
 
 def cancelling(
-    store: Store, id_: str, reason: str | None, now: datetime, state: State
+    store: Store, id_: str, reason: str | None, now: datetime, state: State, slots: _Slots
 ) -> tuple[list[Draft], answers.Cancelled]:
-    """The events that end a schedule, and what to answer. Raises as :func:`cancel` does."""
+    """The events that end a schedule with these open ``slots``, and what to answer. Raises as
+    :func:`cancel` does."""
     schedule = find_schedule(state, id_)
     if schedule.status == "cancelled":
         raise PromptyoselfError(
@@ -336,10 +346,10 @@ def cancelling(
     gap = skip_reason(schedule, "cancelled")
     skipped, uncounted = missed_or_uncounted(schedule, now, gap)
     drafts = skip_drafts(store, schedule, skipped, None)
-    drafts += drop_waiting(store, schedule, open_slots(state, id_), "cancelled")
+    drafts += drop_waiting(store, schedule, slots, "cancelled")
     ended = records.ScheduleCancelled(reason, uncounted)
     drafts.append(store.draft(ended, id_, schedule.agent_id))
-    under_way = sum(1 for slot in open_slots(state, id_) if slot.worker is not None)
+    under_way = sum(1 for slot in slots if slot.worker is not None)
     answer: answers.Cancelled = {"cancelled_id": id_, "message": "Schedule cancelled."}
     if under_way:
         answer["under_way"] = under_way

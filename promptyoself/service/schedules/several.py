@@ -19,8 +19,8 @@ from promptyoself.ledger.linking import provisional_event
 from promptyoself.service.schedules import change
 from promptyoself.service.schedules.resumption import resumption
 from promptyoself.service.schedules.transition import after_pause, with_notice
-from promptyoself.state.apply import fold
-from promptyoself.state.schedules import Schedule, State, unfinished
+from promptyoself.state.apply import fold_on
+from promptyoself.state.schedules import OpenSlot, Schedule, State, open_by_id, unfinished
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 _FAILED = STATUSES.index("failed")
 _TOLD = ("next_run", "slot", "resume_at", "under_way")  # of what is answered of a single one
 
-Decide = Callable[[State, Schedule], tuple[list[Draft], Any]]
+Decide = Callable[[State, str, Sequence[OpenSlot]], tuple[list[Draft], Any]]
+"""The events that change the schedule with an id, and what to answer, from the state and the
+schedule's open slots."""
 
 
 class Verb(NamedTuple):
@@ -108,11 +110,15 @@ def change_several(
     """
     check_text("reason", reason, MAX_REASON)
     back = change.end_of_pause_at(until, store, now)
-    changes: dict[str, Callable[[State, Schedule], tuple[list[Draft], Any]]] = {
-        "cancel": lambda state, one: change.cancelling(store, one.id, reason, now, state),
-        "pause": lambda state, one: change.pausing(store, one.id, reason, now, back, state),
-        "resume": lambda state, one: change.resuming(store, one.id, reason, now, state),
-        "trigger": lambda state, one: change.triggering(store, one.id, reason, now, state),
+    changes: dict[str, Decide] = {
+        "cancel": lambda state, id_, slots: change.cancelling(
+            store, id_, reason, now, state, slots
+        ),
+        "pause": lambda state, id_, slots: change.pausing(
+            store, id_, reason, now, back, state, slots
+        ),
+        "resume": lambda state, id_, _: change.resuming(store, id_, reason, now, state),
+        "trigger": lambda state, id_, _: change.triggering(store, id_, reason, now, state),
     }
     ends_pauses = command != "resume"
 
@@ -139,8 +145,8 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
     check_text("reason", reason, MAX_REASON)
     _failed_with(code, store.read().state)  # refused before the lock, which would make folders
 
-    def decide_one(state: State, schedule: Schedule) -> tuple[list[Draft], Any]:
-        return resumption(store, state, schedule, reason, now)
+    def decide_one(state: State, id_: str, _: Sequence[OpenSlot]) -> tuple[list[Draft], Any]:
+        return resumption(store, state, state.schedules[id_], reason, now)
 
     decide = partial(_decide, store, "resumed", partial(_failed_with, code), decide_one, now, False)
     return cast("Resumed", {"failed_with": code, **store.transact(now, decide)})
@@ -157,24 +163,25 @@ def _decide(
 ) -> tuple[list[Draft], dict[str, Any]]:
     """The events of all changes, and what to answer. Each change is decided on the state that those
     before it lead to."""
-    before, ts = state, format_utc(now)
+    before, ts, slots = state, format_utc(now), open_by_id(state)
+    chosen, state = choose_from(state), state.copy()
     drafts: list[Draft] = []
     changed: list[dict[str, Any]] = []
     left: list[LeftAsItIs] = []
-    for schedule in choose_from(state):
+    for schedule in chosen:
         whose = {"id": schedule.id, "agent_id": schedule.agent_id}
         further: list[Draft] = []
         after = state
         if ends_pauses:
             further, after = after_pause(store, state, schedule.id, now)
         try:
-            own, answer = decide(after, schedule)
+            own, answer = decide(after, schedule.id, slots.get(schedule.id, ()))
         except ChainError:
             raise
         except PromptyoselfError as error:
             left.append({**whose, "code": error.code, "message": error.message})  # type: ignore[typeddict-item]
             continue
-        state = fold(after, [provisional_event(draft.record, draft.id, ts) for draft in own])
+        state = fold_on(after, [provisional_event(draft.record, draft.id, ts) for draft in own])
         drafts += [*further, *own]
         changed.append({**whose, **{name: answer[name] for name in _TOLD if name in answer}})
     count = len(changed)

@@ -15,7 +15,7 @@ from promptyoself.events.schedule_fields import DESTINATIONS, SPECIFIED
 from promptyoself.ledger import START, Envelope, Position
 from promptyoself.service.schedules.change import cancel, pausing, resume, set_fields
 from promptyoself.service.schedules.request import require_may_choose
-from promptyoself.service.schedules.transition import DESTINATION, drop_waiting
+from promptyoself.service.schedules.transition import DESTINATION, drop_waiting, open_slots
 from promptyoself.state.schedules import Schedule, State, slot_key
 from promptyoself.store.access import find_schedule
 from promptyoself.store.composition import Composition
@@ -254,7 +254,9 @@ class _Undoing(NamedTuple):
         ends = self.before.resume_at if self.before is not None else None
         back = None if ends is None else parse_utc(ends)
         id_, reason, now = self.schedule.id, self.reason, self.now
-        drafts, paused = pausing(self.store, id_, reason, now, back, self.store.read().state)
+        state = self.store.read().state
+        slots = open_slots(state, id_)
+        drafts, paused = pausing(self.store, id_, reason, now, back, state, slots)
         self.store.transact(now, lambda _: (drafts, None))
         return {name: value for name, value in paused.items() if name.startswith("resume_at")}
 

@@ -16,7 +16,14 @@ from promptyoself.events.schedule_fields import FIELDS, POLICY
 from promptyoself.events.target_names import target_of
 from promptyoself.ledger import Position
 from promptyoself.state.overlay import PartFilter
-from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash, unfinished
+from promptyoself.state.schedules import (
+    OpenSlot,
+    Schedule,
+    State,
+    open_by_id,
+    spec_hash,
+    unfinished,
+)
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store, chains
 
@@ -221,14 +228,6 @@ def _describe_in_full(store: Store, schedule: Schedule, slots: Iterable[OpenSlot
     view = describe(schedule, slots, full=True)
     cast("dict[str, Any]", view).update(shown_retention(schedule, store.settings))
     return view
-
-
-def open_by_id(state: State) -> dict[str, list[OpenSlot]]:
-    """The slots that have begun and have no outcome yet, by their schedules."""
-    by_id: dict[str, list[OpenSlot]] = {}
-    for slot in state.open.values():
-        by_id.setdefault(slot.id, []).append(slot)
-    return by_id
 
 
 def excerpt(prompt: str) -> str:
