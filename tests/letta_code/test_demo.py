@@ -48,8 +48,9 @@ def processes(scratch: Path) -> list[str]:
 def test_an_agent_answers(
     letta_code_program: Path, environ: dict[str, str], scratch: Path, tmp_path: Path
 ) -> None:
-    """Two prompts are delivered, answered and proved, by an agent without an account. Every file is
-    gone at the end, every process too, and the caller's home is as it was."""
+    """Two prompts are delivered, answered and proved, by an agent without an account. The log has
+    both answers. Every file is gone at the end, every process too, and the caller's home is as it
+    was."""
     answer = run(
         "demo", "--target", "letta-code", "--program", str(letta_code_program), environ=environ
     )
@@ -59,6 +60,11 @@ def test_an_agent_answers(
     assert document["valid"] is True
     assert (document["target"], document["version"]) == ("letta-code", version(letta_code_program))
     assert '"text": "You said: Stretch."\n' in answer.err
+    shown = [json.loads(line) for line in answer.err.splitlines() if line.startswith('{"status"')]
+    (kept,) = [line["replies"] for line in shown if "count" in line and "replies" in line]
+    assert sorted(reply["text"] for reply in kept) == sorted(document["answers"])
+    (audit,) = [line["totals"] for line in shown if "totals" in line]
+    assert "awaited" not in str(audit)
     assert "mine" not in answer.err
     assert "Traceback" not in answer.err
     assert not processes(scratch)

@@ -160,7 +160,8 @@ def test_senders_are_killed(storm: Storm) -> None:
     storm.rage(rounds(8), [storm.kill_one])
     storm.stop_loops()
     storm.check(prompts)
-    until = time.monotonic() + 60
+    # One whose sender was killed right before its send waits a minute for the turn.
+    until = time.monotonic() + PATIENCE
     while storm.anchors():
         assert time.monotonic() < until, "an anchor is left"
         time.sleep(0.1)

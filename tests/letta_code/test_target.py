@@ -143,7 +143,7 @@ def test_without_an_anchor_it_is_cut_off(
     letta_code: AppServer, target: LettaCode, agent: str
 ) -> None:
     """That is what the anchor is for: here the conversation takes no message until the server is
-    started again, and that has a reason of its own."""
+    started again, and that has a reason of its own. Version 0.32 goes on all the same."""
     place = shared(letta_code, agent)
     message = fresh(agent, "Take your time. [[drip:1]]", place)
     # Not by asking the target, whose connection would keep the turn going as an anchor does.
@@ -154,6 +154,9 @@ def test_without_an_anchor_it_is_cut_off(
     time.sleep(1.2)  # until the model's answer is over
     following = fresh(agent, conversation=place)
     run = ended(target, following)
+    if run.status == "completed":
+        assert letta_code.version.startswith("0.32.")
+        return
     assert run.status == "failed"
     failure = target.failure(run)
     assert (failure.code, failure.permanent) == ("letta_code_wedged", False)

@@ -28,6 +28,7 @@ ANSWERS: dict[str, Frame] = {
     "conversation_messages_list": {"messages": [], "has_more": False},
     "sync": {},
     "remove_queue_item": {},
+    "resume_queue": {},
     "input": {"accepted": True, "disposition": "started"},
 }
 """What it answers to each kind of frame, besides what all answers have."""

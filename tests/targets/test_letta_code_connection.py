@@ -1,5 +1,6 @@
 """Letta Code: what goes wrong between us and an App Server, and what may be concluded from that."""
 
+import dataclasses
 import socket
 import subprocess
 import sys
@@ -408,6 +409,22 @@ def test_a_turn_that_nothing_is_told_of(
     wait_for(lambda: not target.run(run_id).active)
     assert target.run(run_id).status == "cancelled"
     assert server.kinds["sync"] >= 1
+
+
+def test_a_queue_that_stands_still_is_set_going(
+    server: AppServer, target: LettaCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older server may leave a prompt in its queue, with nothing at work there."""
+    monkeypatch.setattr("promptyoself.targets.letta_code.watch._ENDS_LATE", 0.05)
+    server.answers["input"] = {"accepted": True, "disposition": "queued"}
+    ours = dataclasses.replace(NEW, conversation="local-conv-1")
+    run_id = target.send(ours).run_id
+    assert run_id is not None
+    until = time.monotonic() + 5
+    while not server.kinds["resume_queue"]:
+        assert target.run(run_id).active
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_no_library_logs_a_prompt_or_the_token(

@@ -143,6 +143,16 @@ def test_a_message_that_waits_in_the_queue_begins_when_it_has_left_it() -> None:
     assert status(watch, turn) == ("completed", None)
 
 
+def test_a_message_that_is_left_in_the_queue() -> None:
+    """Nothing is at work, and it doesn't begin all the same."""
+    watch, turn = seen(accepted("queued"), queue("ours"), *WORKS)
+    assert not turn.is_held_up(99.0, loop=watch.loop)
+    watch.see(loop(IDLE), 4.0)
+    assert [turn.is_held_up(now, loop=watch.loop) for now in (5.0, 9.0)] == [False, True]
+    watch.see(queue(removed=("ours",)), 9.0)
+    assert not turn.is_held_up(99.0, loop=watch.loop)
+
+
 def test_a_run_that_bears_our_id_is_ours() -> None:
     """Even where the frame that tells that it has left the queue was replaced by a later one."""
     working = loop("PROCESSING_API_RESPONSE", "run-10", ours={"run-10": ["ours"]})

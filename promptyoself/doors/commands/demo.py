@@ -80,7 +80,10 @@ class _Demo:
         self._environ = {**environ, **own}
         self._var = var
 
-    def _deliver(self, wanted: set[str]) -> None:
+    def _deliver(self, wanted: set[str], *, until_answered: bool = False) -> None:
+        """Let a loop deliver these schedules' prompts, and read what is answered if that is asked
+        for."""
+        unanswered = set(wanted) if until_answered else set()
         command = [sys.executable, "-m", "promptyoself", "execute", "--loop"]
         _echo("$ promptyoself execute --loop")
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=self._environ) as loop:
@@ -89,7 +92,9 @@ class _Demo:
                     for answer in answers:
                         executed = answer.get("executed", [])
                         wanted -= {item["id"] for item in executed if item["delivered"]}
-                        if not wanted:
+                        replies = answer.get("replies", [])
+                        unanswered -= {item["id"] for item in replies if item["replied"]}
+                        if not wanted | unanswered:
                             break
             finally:
                 loop.terminate()
@@ -97,10 +102,12 @@ class _Demo:
                     loop.wait(timeout=30)
                 except subprocess.TimeoutExpired:
                     loop.kill()
-        if wanted:
+        if wanted or unanswered:
+            what = "delivered" if wanted else "answered"
+            ids = ", ".join(sorted(wanted or unanswered))
             raise PromptyoselfError(
                 "demo_failed",
-                f"Not delivered within {_PATIENCE:g} seconds: {', '.join(sorted(wanted))}.",
+                f"Not {what} within {_PATIENCE:g} seconds: {ids}.",
                 "`promptyoself doctor` may tell why.",
             )
 
@@ -184,6 +191,7 @@ class _LettaCodeDemo(_Demo):
             "HOME": str(scratch / "home"),
             "LETTA_LOCAL_BACKEND_DIR": str(scratch / "store"),
             "PROMPTYOSELF_LETTA_CODE_URL": self._url,
+            "PROMPTYOSELF_KEEP_REPLY": "excerpt",  # since the answers are shown
         }
         super().__init__(var, {**kept, **QUIET, **own})
         path, self._version = find_program(program, self._environ)
@@ -211,16 +219,18 @@ class _LettaCodeDemo(_Demo):
         default = self._call(
             *base, "--prompt", "Stretch.", "--time", "in 2s", "--conversation", "default"
         )["id"]
-        _echo("\n4. The loop delivers what becomes due.")
-        self._deliver({new, default})
-        _echo("\n5. Which conversation was made for the first one?")
+        _echo("\n4. The loop delivers what becomes due, and reads the answers.")
+        self._deliver({new, default}, until_answered=True)
+        _echo("\n5. What did the agent answer?")
+        self._call("replies")
+        _echo("\n6. Which conversation was made for the first one?")
         delivered = self._call("history", "--id", new, "--type", "delivery.delivered")["events"]
         made = delivered[0]["data"]["conversation_id"]
-        _echo("\n6. What did the agent answer, in these two conversations?")
+        _echo("\n7. What does Letta Code say of these two conversations?")
         answers = [self._last_said(agent, place) for place in (made, "default")]
-        _echo("\n7. Has every prompt that was due its outcome?")
+        _echo("\n8. Has every prompt that was due its outcome, and its answer?")
         schedules = {line["id"]: line for line in self._call("audit")["schedules"]}
-        _echo("\n8. Is every event in its place, and unaltered?")
+        _echo("\n9. Is every event in its place, and unaltered?")
         proof = self._call("verify")
         return {
             "url": self._url,

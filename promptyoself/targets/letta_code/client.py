@@ -12,6 +12,8 @@ Relied upon here, as measured with Letta Code 0.32.13 and 0.34.12:
   the message.
 - The server's ids of runs begin at ``local-run-1`` whenever it is started, and a turn has a run for
   each step of the model. So the id that a turn has here is made of the otid.
+- Older servers queue a message that comes while a turn is being broken off, and may leave it there
+  until they are asked to go on (``resume_queue``).
 - ``sync`` succeeds for agents and conversations that don't exist, and changes nothing. The server
   tells every change from then on.
 """
@@ -174,8 +176,13 @@ class LettaCode:
         if connection is None or watch is None or turn is None:
             raise self._run_not_found()
         where = (watch.agent_id, watch.conversation_id)
-        if turn.is_silent(time.monotonic()) and connection.alive:
-            Questions(connection, self._failures, self._timeout).sync(*where)
+        questions = Questions(connection, self._failures, self._timeout)
+        now = time.monotonic()
+        if turn.is_silent(now) and connection.alive:
+            questions.sync(*where)
+        elif turn.is_held_up(now, loop=watch.loop) and connection.alive:
+            questions.resume_queue(*where)
+            turn.queued_at = now
         now = time.monotonic()
         status, error, is_over = connection.looking(
             *where,

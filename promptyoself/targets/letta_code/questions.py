@@ -75,6 +75,11 @@ class Questions:
         if self.connection.looking(agent_id, conversation_id, _told)[0] == float("-inf"):
             raise self._failures.unreadable(doing, self._failing)
 
+    def resume_queue(self, agent_id: str, conversation_id: str) -> None:
+        """Have the server go on with what waits in the queue of that conversation."""
+        runtime = {"agent_id": agent_id, "conversation_id": conversation_id}
+        self._ask("resume_queue", "asking it to go on with its queue", runtime=runtime)
+
     def agent(self, agent_id: str) -> Row:
         """An agent."""
         doing = "asking for an agent"

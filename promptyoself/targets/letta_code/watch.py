@@ -34,6 +34,7 @@ class Turn:
     stage: Literal["offered", "queued", "begun", "over"] = "offered"
     runs: set[str] = field(default_factory=set)  # each step of the model is a run of its own
     begun_at: float = 0.0
+    queued_at: float = 0.0  # or when its conversation was last told to be at work since
     was_busy: bool = False
     idle_since: float | None = None
     stop_reason: str | None = None
@@ -62,6 +63,10 @@ class Turn:
     def is_silent(self, now: float) -> bool:
         """Whether nothing was told of it for so long that one should ask."""
         return self.stage == "begun" and not self.was_busy and now - self.begun_at > _ENDS_LATE
+
+    def is_held_up(self, now: float, *, loop: str | None) -> bool:
+        """Whether it waits in the queue of a conversation that has been at rest for a while."""
+        return self.stage == "queued" and loop == IDLE and now - self.queued_at > _ENDS_LATE
 
     def status(self, now: float, *, asks: bool) -> str:
         """How it stands, in the words of :class:`~promptyoself.targets.api.Run`. ``asks``: its
@@ -143,7 +148,7 @@ class Watch:
         if frame.get("accepted") is not True:
             self.turns.remove(turn)
         elif frame.get("disposition") == "queued":
-            turn.stage = "queued"
+            turn.stage, turn.queued_at = "queued", now
         else:
             _begin(turn, now)
 
@@ -162,6 +167,8 @@ class Watch:
         self.active_run = runs[-1] if runs else None
         for run in runs:
             self._ran(run)
+        for turn in self.turns if busy else ():
+            turn.queued_at = now
         current = self._current()
         if current is None:
             return
