@@ -87,6 +87,10 @@ HANDED_BACK = frozenset({"worker_stopped", "too_slow"})
 """The codes of attempts that were given up before anything was sent, because of the worker. They
 say nothing of the agent or of Letta, so they don't count as tries."""
 
+NO_TRACE = "no_trace"
+"""The code of attempts that were sent, and left no trace that could be found. What they have sent
+may still arrive, if something holds it up."""
+
 VoidReason = Literal["modified", "revoked"]
 """Why an approval that was granted doesn't count any more."""
 

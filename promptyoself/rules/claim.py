@@ -71,6 +71,7 @@ class Claim(NamedTuple):
     in_doubt: bool = False  # it was claimed before, by a worker that died over it
     stalled: Stalled | None = None  # what that worker had met
     unsent: int = 0  # earlier attempts that were handed back before anything was sent
+    untraced: bool = False  # what an earlier attempt has sent may still arrive
     fault: str | None = None  # why there is no text to send, so that the delivery fails at once
     target: TargetName = "letta"
     title: str = ""  # of a conversation that is made for it
@@ -425,20 +426,15 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
         if slot.in_doubt and slot.code
         else None,
         slot.unsent,
+        slot.untraced,
         target=recorded_target(slot.target),
         title=schedule.name or schedule.id,
     )
 
 
 def _skip_line(schedule: Schedule, record: records.DeliverySkipped) -> dict[str, Any]:
-    line = {
-        "id": schedule.id,
-        "agent_id": schedule.agent_id,
-        "slot": record.slot,
-        "last": record.last,
-        "slots": record.slots,
-        "why": record.why,
-    }
+    line: dict[str, Any] = {"id": schedule.id, "agent_id": schedule.agent_id, "slot": record.slot}
+    line |= {"last": record.last, "slots": record.slots, "why": record.why}
     return {**line, "detail": record.detail} if record.detail else line
 
 

@@ -9,7 +9,7 @@ from promptyoself.core.ids import content_hash
 from promptyoself.core.instants import is_instant
 from promptyoself.events import records
 from promptyoself.events.codec import read_record
-from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
+from promptyoself.events.kinds import FINISHED, HANDED_BACK, NO_TRACE, SCHEDULE_TYPES
 from promptyoself.events.schedule_fields import FLAGS, RENDERERS, SPECIFIED, TEMPLATES, content_of
 from promptyoself.events.target_names import TARGETS
 from promptyoself.events.versions import SCHEDULE_VERSIONS
@@ -278,7 +278,8 @@ def _hindered(
             raise ValueError("it tells of an attempt that nobody makes")
         return hindered._replace(in_doubt=record.in_doubt)
     unsent = slot.unsent + (record.code in HANDED_BACK)
-    return hindered._replace(in_doubt=False, worker=None, unsent=unsent)
+    untraced = slot.untraced or record.code == NO_TRACE
+    return hindered._replace(in_doubt=False, worker=None, unsent=unsent, untraced=untraced)
 
 
 def _error_text(
@@ -316,6 +317,7 @@ def _claim(
         held=record.at is not None,
         conversation_id=record.conversation_id,
         target=record.target,
+        untraced=earlier is not None and earlier.untraced,
     )
     if not first:
         return schedule

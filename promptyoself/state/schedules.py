@@ -113,6 +113,7 @@ class OpenSlot(NamedTuple):
     held: bool = False  # claimed by a clock that was behind the log
     conversation_id: str | None = None  # this and the next: where the latest claim was to go
     target: str | None = None
+    untraced: bool = False  # an attempt was sent, and no trace of it could be found
 
 
 class AwaitedReply(NamedTuple):

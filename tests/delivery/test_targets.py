@@ -337,9 +337,9 @@ def test_in_doubt_the_history_tells_of_the_turn_too(
 
 def test_a_history_that_was_summed_up_proves_nothing(bench: Bench) -> None:
     """P2: where the message may have been in what was summed up, nothing is sent again, and nobody
-    says more than is known. Before the first attempt nothing was sent, so it is sent."""
+    says more than is known. Where no earlier attempt can have left anything, it is sent."""
     bench.code.gap = True
-    for fields in ({"in_doubt": True}, {"attempt": 2}):
+    for fields in ({"in_doubt": True}, {"attempt": 3, "untraced": True}):
         outcome = bench.end(bench.delivery(**fields))
         assert isinstance(outcome, Failed)
         assert (outcome.code, outcome.permanent, bench.code.sends.total()) == ("unknown", False, 0)
@@ -351,6 +351,14 @@ def test_a_history_that_was_summed_up_proves_nothing(bench: Bench) -> None:
     bench.code.become("completed")
     arrived = bench.end(late)
     assert isinstance(arrived, Delivered)  # a turn that ended well, and summed up what it was about
+
+
+def test_what_waited_for_a_turn_that_summed_its_conversation_up_is_sent(bench: Bench) -> None:
+    """P1: the attempts before found the conversation busy, so that they have left nothing there."""
+    bench.code.gap = True
+    delivery = bench.delivery(attempt=3)
+    delivery.advance()
+    assert bench.code.sends.total() == 1
 
 
 def test_a_conversation_that_is_gone_takes_its_history_along(bench: Bench) -> None:

@@ -304,6 +304,22 @@ def test_an_attempt_that_left_no_trace_is_repeated_at_once_in_its_own_place(worl
     assert (again.id, again.attempt) == (older, 2)
 
 
+@pytest.mark.parametrize(("code", "expected"), [("no_trace", True), ("letta_code_busy", False)])
+def test_an_attempt_that_left_no_trace_is_remembered(
+    world: World, code: str, *, expected: bool
+) -> None:
+    """P2: what it has sent may arrive during any of the attempts that follow."""
+    made = world.claimed()
+    assert not made.untraced
+    for hindrance in (code, "letta_code_busy", "run_failed"):
+        world.settle(made, Abandoned(hindrance, "Not this time."))
+        world.advance(hours=1)
+        made = world.claim_one()
+        assert made.untraced is expected
+    (orphan,) = orphans(world.state, ["wrk_1"], world.now)
+    assert orphan.untraced is expected
+
+
 def test_even_at_once_is_not_for_ever(world: World) -> None:
     """P8: a slot that leaves no trace again and again is slowed down, so the log stays small."""
     world.register()

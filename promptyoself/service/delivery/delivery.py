@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 from promptyoself.core.diagnostics import excerpt, redact_secrets
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import format_duration
-from promptyoself.events.kinds import TurnEnd
+from promptyoself.events.kinds import NO_TRACE, TurnEnd
 from promptyoself.events.target_names import NEW
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
@@ -220,8 +220,8 @@ class Delivery:
             except DeliveryError as error:
                 if error.code != HISTORY_GAP:
                     return self._not_sent(error)
-                # By the log, nothing was sent before the first attempt.
-                return _unknown(error.message, None) if claim.attempt > 1 else None
+                # By the log nothing has arrived, unless an earlier attempt has left no trace.
+                return _unknown(error.message, None) if claim.untraced else None
             if own is not None and self._begin_to_send():  # an earlier attempt's, taken for lost
                 self.run_id = own.run_id
                 return (yield from self._follow(self._stopwatch()))
@@ -392,8 +392,8 @@ class Delivery:
             text += f" The answer to that was: {self._answer.error}"
         left = self._not_before - self._monotonic()
         if left > 0:
-            return Abandoned("no_trace", text, left)
-        return Abandoned("no_trace", text, at_once=True)
+            return Abandoned(NO_TRACE, text, left)
+        return Abandoned(NO_TRACE, text, at_once=True)
 
     def _answered(self, outcome: Outcome) -> Outcome:
         """The outcome, with the answer to its send where that answer had left it in doubt."""
