@@ -27,9 +27,12 @@ REPLY_EXCERPT_BYTES = 4096
 """How much of it an excerpt has."""
 
 
-def check_agent_id(text: str, option: str = "--agent-id") -> str:
+_AGENTS = "`promptyoself agents` lists the agents that Letta has."
+
+
+def check_agent_id(text: str, option: str = "--agent-id", hint: str = _AGENTS) -> str:
     """Refuse a text that can't be the id of an agent or a conversation. Whether Letta knows it is
-    not checked.
+    not checked. ``hint`` says what to give instead.
 
     Raises:
         PromptyoselfError: ``invalid_agent_id``, ``invalid_conversation_id`` or
@@ -39,7 +42,7 @@ def check_agent_id(text: str, option: str = "--agent-id") -> str:
         raise PromptyoselfError(
             "invalid_" + option.removeprefix("--").replace("-", "_"),
             f"{option} {shown(text)} is not an id: 1 to 200 characters, without white space.",
-            "`promptyoself agents` lists the agents that Letta has.",
+            hint,
         )
     return text
 

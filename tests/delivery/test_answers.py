@@ -35,10 +35,11 @@ def shown(id_: str) -> dict[str, Any]:
 # --- ids that are none ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", ["self", "SELF"])
+@pytest.mark.parametrize("word", ["self", "SELF", "its own"])
 @pytest.mark.parametrize("command", ["register", "modify", "idle"])
 def test_a_word_for_a_conversation_is_no_id(sandbox: Sandbox, command: str, word: str) -> None:
-    """P7: what other tools call the agent's own conversation would be refused each time."""
+    """P7: what other tools call the agent's own conversation would be refused each time, as would
+    words."""
     agent = sandbox.agents[0]
     asked = {
         "register": ("--agent-id", agent, "--prompt", "x", "--every", "1h"),

@@ -6,6 +6,7 @@ The message may have orders in it, anywhere in its text:
 ``[[drip:2.5]]``           stand still for 2.5 seconds after the first piece
 ``[[tool:NAME {json}]]``   call a tool; what it returned is answered with ``done: …``
 ``[[err:500]]``            fail with this HTTP status, in words that nobody tries again for
+``[[late:500]]``           fail so after a tool has returned something
 ``[[flaky:503:WORD]]``     fail so the first time that this word comes; ``empty`` instead of a
                            status is an answer without text, and ``drop`` a connection that is lost
 ``[[hang]]``               don't answer
@@ -34,6 +35,7 @@ class Orders(NamedTuple):
     drip: float = 0.0
     call: Call | None = None
     fail: Fail | None = None
+    late: Fail | None = None
     flaky: tuple[str, str] | None = None  # how it fails, and the word
     hang: bool = False
 
@@ -46,12 +48,14 @@ def orders(text: str) -> Orders:
         return match.groups() if match else ()
 
     call, fail = order(r"tool:(\w+) (\{.*?\})"), order(r"err:(\d+)")
+    late = order(r"late:(\d+)")
     flaky = order(r"flaky:(\w+):(\w+)")
     return Orders(
         slow=sum(map(float, order(r"slow:([\d.]+)"))),
         drip=sum(map(float, order(r"drip:([\d.]+)"))),
         call=Call(call[0], json.loads(call[1])) if call else None,
         fail=Fail(int(fail[0]), "as_told") if fail else None,
+        late=Fail(int(late[0]), "as_told") if late else None,
         flaky=(flaky[0], flaky[1]) if flaky else None,
         hang="[[hang]]" in text,
     )
@@ -129,11 +133,12 @@ class _Answers(Handler):
         messages = body["messages"]
         wanted = owner.take(messages)
         with contextlib.suppress(OSError):  # who asked may have gone meanwhile
-            if wanted.fail:
-                self.send_failure(wanted.fail)
+            is_late = messages[-1]["role"] == "tool"
+            if wanted.fail or (is_late and wanted.late):
+                self.send_failure(wanted.fail or wanted.late)
             elif wanted.flaky and owner.comes_first(wanted.flaky[1]):
                 self._send_flaw(wanted.flaky[0], body)
-            elif messages[-1]["role"] == "tool":
+            elif is_late:
                 self.send_completion(body, f"done: {text_of(messages[-1])[:600]}", wanted.drip)
             else:
                 self.send_completion(body, wanted.call or "ok, done", wanted.drip)

@@ -41,6 +41,7 @@ time.sleep(600)
         ("First [[slow:0.5]], then [[drip:2]].", Orders(slow=0.5, drip=2.0)),
         ('[[tool:Bash {"a":{"b":1}}]]', Orders(call=Call("Bash", {"a": {"b": 1}}))),
         ("[[err:401]]", Orders(fail=Fail(401, "as_told"))),
+        ("[[late:500]]", Orders(late=Fail(500, "as_told"))),
         ("[[flaky:503:once]]", Orders(flaky=("503", "once"))),
         ("[[hang]]", Orders(hang=True)),
     ],

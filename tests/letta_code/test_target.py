@@ -246,6 +246,21 @@ def test_the_conversation_was_summed_up(
     assert target.find(fresh(agent, conversation=place), datetime.now(UTC)) is None
 
 
+def test_a_model_that_fails_after_the_first_step(
+    letta_code: AppServer, target: LettaCode, agent: str
+) -> None:
+    """The prompt has arrived, its turn has failed, and what its tool has done was done once."""
+    message = fresh(agent)
+    call = json.dumps({"command": f"echo x >>{message.otid}", "description": "note"})
+    message = dataclasses.replace(message, text=f"Note it. [[tool:Bash {call}]] [[late:500]]")
+    run = ended(target, message)
+    assert (run.status, "a failure on demand" in (run.error or "")) == ("failed", True)
+    found = begun(target, message)
+    assert found.answered is False
+    assert (letta_code.work / message.otid).read_text() == "x\n"
+    assert letta_code.copies(message.otid) == 1
+
+
 def waiting(otid: str) -> str:
     """A prompt whose turn calls a tool that waits for a file of that name, and then goes on."""
     program = f"import os, time\nwhile not os.path.exists('{otid}'): time.sleep(0.02)"

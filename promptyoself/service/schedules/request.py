@@ -195,6 +195,12 @@ def validate(
     return fields
 
 
+_CONVERSATIONS = (
+    "Give a conversation's id (conv-…); or new, for a conversation of its own at each fire; or "
+    "default, for the agent's own."
+)
+
+
 def _check_conversation(text: str) -> str | None:
     """What is to be the conversation; ``None`` where an empty text unsets it."""
     if not text:
@@ -207,10 +213,9 @@ def _check_conversation(text: str) -> str | None:
             "invalid_conversation_id",
             f"--conversation-id {shown(text)} is a word of other tools' for a conversation, and no "
             "id: it would be refused each time.",
-            "Give a conversation's id (conv-…); or new, for a conversation of its own at each "
-            "fire; or default, for the agent's own.",
+            _CONVERSATIONS,
         )
-    return text_limits.check_agent_id(text, "--conversation-id")
+    return text_limits.check_agent_id(text, "--conversation-id", _CONVERSATIONS)
 
 
 def _check_template(request: Request) -> str:
