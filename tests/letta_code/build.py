@@ -4,7 +4,7 @@ Letta Code is the package ``letta`` from version 0.30 on. Up to 0.16 that packag
 whose environment ``letta_server/build.py`` makes.
 
     python3 build.py             prints the path of the pinned version's `letta`
-    python3 build.py --newest    and, in a second line, that of the newest release, if it is another
+    python3 build.py --newest    and, in a second line, that of the newest release, if that is newer
 """
 
 import argparse
@@ -46,6 +46,11 @@ def newest(python: Path) -> str | None:
     return f"letta=={version[1]}\n" if version else None
 
 
+def numbers(requirements: str) -> list[int]:
+    """The parts of the version in these requirements, by which versions are in order."""
+    return [int(number) for number in re.findall(r"\d+", requirements)]
+
+
 def main() -> None:
     """Make them, and print the paths of their programs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -61,6 +66,11 @@ def main() -> None:
         sentence = "The package index can't be reached, so the newest release is unknown."
     elif release == PINNED:
         sentence = f"The newest release on the package index is the pinned one, {PINNED.strip()}."
+    elif numbers(release) < numbers(PINNED):
+        sentence = (
+            f"The newest release on the package index, {release.strip()}, is older than the pinned "
+            f"one, {PINNED.strip()}."
+        )
     else:
         print(install(release, options.python) / "letta")
         return

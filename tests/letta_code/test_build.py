@@ -84,8 +84,8 @@ def build(builder: Path, index: str) -> tuple[list[str], str]:
 
 
 def test_the_pinned_one_and_the_newest(builder: Path, index: Path) -> None:
-    """If the newest release is another, both are installed. If it is the pinned one, or the index
-    can't be reached, the pinned one is, and the output says why."""
+    """If the newest release is newer, both are installed. If it is the pinned one or older, or the
+    index can't be reached, the pinned one is, and the output says why."""
     versions, said = build(builder, index.parent.as_uri())
     assert versions == ["0.34.12"]
     assert "The newest release on the package index is the pinned one, letta==0.34.12." in said
@@ -96,6 +96,12 @@ def test_the_pinned_one_and_the_newest(builder: Path, index: Path) -> None:
         "The package index can't be reached, so the newest release is unknown. "
         "The pinned one alone is tried.\n"
     )
+    (index / "letta-0.34.12-py3-none-any.whl").unlink()  # as if it had been withdrawn
+    wheel(index, "0.34.9")
+    publish(index)
+    versions, said = build(builder, index.parent.as_uri())
+    assert versions == ["0.34.12"]
+    assert "The newest release on the package index, letta==0.34.9, is older than" in said
     wheel(index, "0.35.0")
     publish(index)
     versions, said = build(builder, index.parent.as_uri())
