@@ -194,11 +194,9 @@ class _Pool:
     def _release(self, connection: Any) -> None:
         now = time.monotonic()
         self._idle.append((now, connection))
-        while self._closed or self._idle[0][0] < now - _KEEPALIVE:
-            try:
+        with suppress(IndexError):  # another thread may have taken the last one at any moment
+            while self._closed or self._idle[0][0] < now - _KEEPALIVE:
                 self._idle.popleft()[1].close()
-            except IndexError:
-                return
 
     def close(self) -> None:
         self._closed = True
