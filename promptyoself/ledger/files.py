@@ -21,7 +21,7 @@ from promptyoself.ledger.replay import read
 
 if TYPE_CHECKING:
     from promptyoself.ledger.envelope import Envelope
-    from promptyoself.ledger.lookup import Borders
+    from promptyoself.ledger.lookup import Borders, Lines
     from promptyoself.ledger.recovery import Recovery
     from promptyoself.ledger.sealing import Sealing
 
@@ -225,6 +225,16 @@ class FileLedger:
         """The event of that number, which bears a time in that month; ``None`` where there is none.
         Reads a few members, however many events there are, and checks each by its checksum, not by
         its link: that is :meth:`replay`'s part.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        lines = self.lines_around(seq, month)
+        return None if lines is None else lines.event(seq)
+
+    def lines_around(self, seq: int, month: str) -> Lines | None:
+        """The member that has the event of that number, read as by :meth:`event`: for a caller who
+        asks for other events of it next.
 
         Raises:
             OSError: the disk refused.

@@ -52,6 +52,23 @@ class Borders(NamedTuple):
         self.offsets.insert(index, offset)
 
 
+class Lines(NamedTuple):
+    """The events of a member."""
+
+    first: int  # the number of its first event
+    lines: list[bytes]
+
+    def event(self, seq: int) -> Envelope | None:
+        """The event of that number; ``None`` if it isn't among them or can't be read."""
+        if not 0 <= seq - self.first < len(self.lines):
+            return None
+        try:
+            envelope = decode_line(self.lines[seq - self.first])
+        except ValueError:
+            return None
+        return envelope if envelope.seq == seq else None
+
+
 def end_before(folder: Path, month: str) -> Position:
     """The position after the last event before a month. One file is read for it, and none of its
     events. Where that file can't be read, it is the position before the first event: a reader who
@@ -76,9 +93,9 @@ def end_before(folder: Path, month: str) -> Position:
     return Position(event.seq, hash_, event.ts, last, member.end, member.start, size)
 
 
-def seek(file: BinaryIO, size: int, seq: int, borders: Borders) -> Envelope | None:
-    """The event of that number in an unbuffered file; ``None`` if it isn't there or can't be read.
-    ``borders`` are those of the same file. New ones are added."""
+def seek(file: BinaryIO, size: int, seq: int, borders: Borders) -> Lines | None:
+    """The member of an unbuffered file that has the event of that number; ``None`` if it isn't
+    there or can't be read. ``borders`` are those of the same file. New ones are added."""
     if not borders.numbers:
         first = _member_from(file, 0, 1)
         if first is None:
@@ -129,18 +146,18 @@ def newest(file: BinaryIO, size: int) -> list[Envelope]:
     return envelopes
 
 
-def _walk(file: BinaryIO, start: int, seq: int, borders: Borders) -> Envelope | None:
-    """The event, in the member at ``start`` or one of those that follow."""
+def _walk(file: BinaryIO, start: int, seq: int, borders: Borders) -> Lines | None:
+    """The member that has the event: the one at ``start`` or one of those that follow."""
     try:
         for member in members_of(file, start):
             match = _SEQ.match(member.content)
             if match is None or (first := int(match[1])) > seq:
                 return None
             borders.add(first, member.start)
-            if seq < first + member.content.count(b"\n"):
-                envelope = decode_line(member.content.split(b"\n")[seq - first])
-                return envelope if envelope.seq == seq else None
-    except (BrokenMember, ValueError):
+            lines = member.content.split(b"\n")[:-1]
+            if seq < first + len(lines):
+                return Lines(first, lines)
+    except BrokenMember:
         pass
     return None
 

@@ -27,6 +27,7 @@ from promptyoself.store.access import Events, View, forbidden
 
 if TYPE_CHECKING:
     from promptyoself.events.records import Record
+    from promptyoself.ledger.lookup import Lines
     from promptyoself.store.tail import Tail
 
 
@@ -168,6 +169,11 @@ class Chain(Generic[S]):
         """The event of that number, with a time in that month; see :meth:`FileLedger.event`."""
         self._require_unpinned()
         return self._ledger.event(seq, month)
+
+    def lines_around(self, seq: int, month: str) -> Lines | None:
+        """The member that has that event; see :meth:`FileLedger.lines_around`."""
+        self._require_unpinned()
+        return self._ledger.lines_around(seq, month)
 
     def event_if_seen(self, seq: int, month: str) -> Envelope | None:
         """The same, of events that name the agent that they are for. One that isn't for the agent

@@ -2,15 +2,21 @@
 who gets a seat. Nothing here is timed; work is counted."""
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from dispatch import DOWN, FakeLetta, Place, Timewarp
 
+from promptyoself.core.ids import schedule_id
+from promptyoself.events.schedule_fields import content_of
+from promptyoself.ledger import lookup
+from promptyoself.ledger.segments import Member, members_of
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.in_flight import InFlight
+from promptyoself.service.schedules.request import Request, parse
 from promptyoself.targets import run_snapshot
 from promptyoself.targets.api import DeliveryError, Run
 from promptyoself.targets.letta import LettaClient
@@ -169,9 +175,13 @@ def test_deliveries_ask_together(place: Place) -> None:
     assert calls["look"] + calls["ended"] + calls["run"] <= 10
 
 
-def test_through_the_real_sdk_they_ask_together(tmp_path: Path) -> None:
+def test_through_the_real_sdk_they_ask_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P8: the same over HTTP: no agent's runs are listed for itself. P2: an agent with many prompts
     gets them one by one, oldest first."""
+    # The first look loads the SDK, which takes seconds on a busy machine.
+    monkeypatch.setattr(run_snapshot, "_PATIENCE", 60.0)
     with Sandbox([f"a{n}" for n in range(20)], latency=0.05) as sandbox:
         letta = LettaClient(sandbox.url)
         place = Place(tmp_path / "var", letta)
@@ -379,3 +389,31 @@ def test_a_pass_with_many_outcomes_is_one_append(place: Place) -> None:
     assert batches[-1].count("delivery.delivered") == 8
     assert batches[-1].count("delivery.attempted") == 8
     place.run(worker)
+
+
+def test_what_was_registered_together_is_read_back_together(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: a claim reads its schedule back from the log. What one append has registered is read once
+    for a pass, and not once for each schedule in it."""
+    reads: list[int] = []
+
+    def counted(file: BinaryIO, start: int = 0) -> Iterator[Member]:
+        for member in members_of(file, start):
+            reads.append(member.start)
+            yield member
+
+    now = place.now()
+    requests = [
+        Request(agent_id=f"agent-{n}", prompt="Plan the day.", time="in 1s") for n in range(40)
+    ]
+    records = [parse(request, place.settings, now) for request in requests]
+    drafts = [place.store.draft(record, schedule_id(content_of(record))) for record in records]
+    place.store.transact(now, lambda _: (drafts, None))
+    place.ahead += timedelta(seconds=2)
+    monkeypatch.setattr(lookup, "members_of", counted)
+    worker = place.begun(concurrency=40)
+    assert len(place.store.read().state.open) == 40
+    assert 0 < len(reads) < 5
+    place.run(worker)
+    place.check_delivered(40)

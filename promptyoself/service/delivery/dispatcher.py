@@ -280,20 +280,21 @@ class Dispatcher:
     def _claim(
         self, state: State, now: datetime, seats: int, until: datetime | None, approvals: Approvals
     ) -> Decision:
-        decision = claim(
-            state,
-            now,
-            self._worker,
-            self._store.settings.caps,
-            seats,
-            until,
-            self._rank_desires,
-            approvals,
-            self._log_check,
-            self._store.not_before(now),
-            self._only,
-            self._in_flight.limits(),
-        )
+        with self._log_check.within_a_pass() as check:
+            decision = claim(
+                state,
+                now,
+                self._worker,
+                self._store.settings.caps,
+                seats,
+                until,
+                self._rank_desires,
+                approvals,
+                check,
+                self._store.not_before(now),
+                self._only,
+                self._in_flight.limits(),
+            )
         for id_, problem in decision.broken.items():
             if id_ not in self._broken:
                 text = f"{id_} can't be delivered: {sentence(problem)} The others go on."

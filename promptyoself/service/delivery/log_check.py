@@ -3,13 +3,20 @@
 Before a claim, the schedule in the index is compared with the events that it was made of.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from promptyoself.events.schedule_fields import FLAGS, SPECIFIED
 from promptyoself.rules.claim import IndexMismatch
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from promptyoself.ledger.envelope import Envelope
+    from promptyoself.ledger.lookup import Lines
 
 _MOST_AGREED = 4096
 
@@ -26,6 +33,18 @@ class LogCheck:
         self._store = store
         self._agreed: dict[str, tuple[Any, ...]] = {}
         self._mended: set[str] = set()
+        # The member that was read last, by its month, while a pass is being decided. Prompts that
+        # are due together were often registered together. To read their member for each of them
+        # would take the square of its size.
+        self._at_hand: tuple[str, Lines] | None = None
+
+    @contextmanager
+    def within_a_pass(self) -> Iterator[LogCheck]:
+        """What is read of the log in this context is read once. The next pass reads it again."""
+        try:
+            yield self
+        finally:
+            self._at_hand = None
 
     def __call__(self, schedule: Schedule) -> None:
         """Compare a schedule with the log.
@@ -68,7 +87,16 @@ class LogCheck:
         month, _, seq = where.partition(":")
         if not (seq.isascii() and seq.isdigit() and len(seq) < 19):
             return None
-        event = self._store.event(int(seq), month)
+        event = self._event(int(seq), month)
         if event is None or (event.type, event.id) != (type_, id_):
             return None
         return event.data
+
+    def _event(self, seq: int, month: str) -> Envelope | None:
+        if self._at_hand is not None and self._at_hand[0] == month:
+            event = self._at_hand[1].event(seq)
+            if event is not None:
+                return event
+        lines = self._store.lines_around(seq, month)
+        self._at_hand = None if lines is None else (month, lines)
+        return None if lines is None else lines.event(seq)
