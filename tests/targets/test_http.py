@@ -19,7 +19,7 @@ class Shared(deque[Any]):
 def test_a_connection_that_another_thread_takes_at_once_breaks_no_call() -> None:
     """P2: a call that was answered doesn't fail over what becomes of its connection: the delivery
     would be in doubt."""
-    pool = _Pool(lambda: None, takes_packed=False)
+    pool = _Pool(lambda _: None, takes_packed=False)
     pool._idle = Shared()
     pool._release(object())
     assert not pool._idle
