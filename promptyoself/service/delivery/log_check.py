@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from promptyoself.events.schedule_fields import FLAGS, SPECIFIED
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from promptyoself.ledger.lookup import Lines
 
 _MOST_AGREED = 4096
+
+_specified = attrgetter(*SPECIFIED)
 
 
 class LogCheck:
@@ -53,7 +56,7 @@ class LogCheck:
             IndexMismatch: the log says something else.
             ValueError: it still does, after the index was rebuilt from the log.
         """
-        content = (schedule.told, schedule.retold, *(getattr(schedule, name) for name in SPECIFIED))
+        content = (schedule.told, schedule.retold, _specified(schedule))
         if self._agreed.get(schedule.id) == content:
             return
         if not self._agrees(schedule):
@@ -80,7 +83,7 @@ class LogCheck:
                 return False
             fields[name] = changes[name]
         fields.update((name, bool(fields.get(name))) for name in FLAGS)
-        return all(fields.get(name) == getattr(schedule, name) for name in SPECIFIED)
+        return tuple(map(fields.get, SPECIFIED)) == _specified(schedule)
 
     def _data(self, where: str, type_: str, id_: str) -> Mapping[str, Any] | None:
         """The data of an event, if it has that type and id."""
