@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 from promptyoself.core.diagnostics import excerpt, redact_secrets
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import format_duration
-from promptyoself.events.kinds import NO_TRACE, TurnEnd
+from promptyoself.events.kinds import TurnEnd
 from promptyoself.events.target_names import NEW
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
@@ -392,8 +392,8 @@ class Delivery:
             text += f" The answer to that was: {self._answer.error}"
         left = self._not_before - self._monotonic()
         if left > 0:
-            return Abandoned(NO_TRACE, text, left)
-        return Abandoned(NO_TRACE, text, at_once=True)
+            return Abandoned("no_trace", text, left)
+        return Abandoned("no_trace", text, at_once=True)
 
     def _answered(self, outcome: Outcome) -> Outcome:
         """The outcome, with the answer to its send where that answer had left it in doubt."""
