@@ -4,14 +4,15 @@ COPY pyproject.toml README.md LICENSE ./
 COPY promptyoself ./promptyoself
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 RUN python -m venv /opt/venv
-RUN for wheel in /dist/*.whl; do /opt/venv/bin/python -m pip install --no-cache-dir "${wheel}[letta-code,mcp,metrics]"; done
+RUN for wheel in /dist/*.whl; do /opt/venv/bin/python -m pip install --no-cache-dir "${wheel}[letta-code,mcp,metrics,notify]"; done
 
 FROM python:3.13-slim
 # A fixed uid, so that a volume keeps its owner over rebuilds. The log is made 0600, its folder 0700.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin promptyoself \
     && install --directory --mode 0700 --owner promptyoself --group promptyoself /data
 COPY --from=build /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PROMPTYOSELF_VAR=/data PYTHONUNBUFFERED=1
+# The file of settings is in the volume too, so that `notify add` in one container is for all of them.
+ENV PATH=/opt/venv/bin:$PATH PROMPTYOSELF_VAR=/data XDG_CONFIG_HOME=/data/config PYTHONUNBUFFERED=1
 USER promptyoself
 WORKDIR /data
 VOLUME /data

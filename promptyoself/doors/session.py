@@ -183,8 +183,8 @@ class Session:
 
     def add_warning(self, message: str | None, *, on_stderr: bool = False) -> None:
         """Put a sentence into the answer's ``warning``, and ``on_stderr`` too. A program that calls
-        gets it in the answer only."""
-        if message is None:
+        gets it in the answer only. The same sentence again adds nothing."""
+        if message is None or message in self.warnings:
             return
         self.warnings.append(message)
         if on_stderr and self.caller.stop is None and not self._shows_answer_beside_stderr():

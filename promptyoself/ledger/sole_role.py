@@ -1,21 +1,35 @@
 """A role that one process of many has at a time, such as sending notices."""
 
-from __future__ import annotations
-
+import os
+import time
+from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from promptyoself.core.disk import is_ours
+
+BEAT_EVERY = 10.0
+"""Seconds between two signs of life of the process that has a role."""
+
+SILENCE = 120.0
+"""Seconds without a sign of life after which another process may take a role over."""
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class SoleRole:
-    """The lock of a role. A process that dies gives it back, however it dies."""
+    """The lock of a role. A process that dies gives it back, however it dies.
+
+    A process that lives and is stopped, or hangs, keeps the lock of the file. So the time of the
+    file is a sign of life. Where that is old, another process replaces the file by its own. The
+    first one finds out before it uses the role again. What it has begun may be done twice.
+    """
 
     def __init__(self, path: Path) -> None:
         """``path`` is of the lock's file, which is of no other use."""
         self._path = path
-        self._lock: BaseFileLock | None = None
+        self._descriptor = -1
+        self._beat_at = float("-inf")  # when the next sign of life is due, by the monotonic clock
 
     def take(self) -> bool:
         """Have the role from now on, unless another process has it. Returns whether we have it.
@@ -23,20 +37,63 @@ class SoleRole:
         Raises:
             OSError: the lock's file can't be made.
         """
-        if self._lock is not None:
+        if self._is_ours():
+            self.beat()
             return True
-        from filelock import FileLock
-
-        lock = FileLock(self._path, timeout=0, mode=0o600)
-        try:
-            lock.acquire()
-        except TimeoutError:
+        self.give_back()  # somebody has taken it over
+        if self._lock():
+            return True
+        if not self._is_silent():
             return False
-        self._lock = lock
-        return True
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        return self._lock()
+
+    def beat(self) -> None:
+        """Give a sign of life, if we have the role and it is time for one. Never fails."""
+        if self._descriptor >= 0 and time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + BEAT_EVERY
+            with suppress(OSError):
+                os.utime(self._descriptor)
 
     def give_back(self) -> None:
         """Let another process have it."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _is_ours(self) -> bool:
+        return self._descriptor >= 0 and self._is_in_place(self._descriptor)
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        """Whether the file that is open there has the name still."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
+        except OSError:
+            return False
+
+    def _is_silent(self) -> bool:
+        """Whether the process that has the role has given no sign of life for long. A sign out of
+        the future counts by its distance: the clock was set since."""
+        try:
+            return abs(time.time() - os.lstat(self._path).st_mtime) > SILENCE
+        except OSError:
+            return True
+
+    def _lock(self) -> bool:
+        descriptor = os.open(self._path, _FLAGS, 0o600)
+        try:
+            is_ours(os.fstat(descriptor), self._path)
+            flock(descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if not self._is_in_place(descriptor):  # another process was quicker
+            os.close(descriptor)
+            return False
+        self._descriptor, self._beat_at = descriptor, float("-inf")
+        self.beat()
+        return True

@@ -1,7 +1,9 @@
 """P10: every notice that is owed arrives at least once, with one id, in order, or is given up; and
 none is in the way of a prompt, of an answer, or of another destination."""
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -171,7 +173,9 @@ def test_the_id_of_an_agent_that_there_is_not_has_no_effect(place: Place) -> Non
     (owed,) = state.notices.values()
     notice = notice_of(owed, None, list(_events_told(place.store, owed)))
     events = [event for _, event in place.store.events()]
-    digest = digest_of("ops", state, events, place.now() - timedelta(days=1), place.now(), "UTC")
+    digest = digest_of(
+        "ops", state, events, place.now() - timedelta(days=1), place.now(), "UTC", place.now()
+    )
     for text in (notice.text, notice.title, digest.text):
         assert "[@]here|https[:]//x[.]example|‹!channel›" in text
         assert not [word for word in ("@here", "://x", "<!") if word in text]
@@ -381,6 +385,49 @@ def test_of_two_processes_one_sends(place: Place, hook: Webhook) -> None:
     second.close()
 
 
+def test_a_process_that_is_stopped_holds_nothing_up_for_ever(place: Place, hook: Webhook) -> None:
+    """Another one takes over, and what the first one has begun is settled once."""
+    first, second = Notifier(place.store, place.now), Notifier(place.another_store(), place.now)
+    place.register(1, time="in 1s", reply_to="ops")
+    place.run(place.worker())
+    first.tick(place.now())
+    first.wait(5)
+    then = time.time() - 300
+    os.utime(place.var / "notices.lock", (then, then))
+    second.tick(place.now())
+    second.wait(5)
+    (line,) = second.tick(place.now())
+    assert line["sent"]
+    assert not first.tick(place.now())
+    assert len(set(hook.ids)) == 1
+    assert len(told(place)) == 1
+    place.register(1, prompt_of="another", time="in 1s", reply_to="ops")
+    place.run(place.worker())
+    assert not first.tick(place.now())
+    assert first.idle
+    second.tick(place.now())
+    second.wait(5)
+    second.tick(place.now())
+    assert settled(place)
+    assert len(hook.ids) == 3
+    first.close()
+    second.close()
+
+
+def test_a_loop_shows_that_it_sends(
+    place: Place, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while nothing is to be sent."""
+    for module in ("ledger.sole_role", "service.delivery.loop"):
+        monkeypatch.setattr(f"promptyoself.{module}.BEAT_EVERY", 0.05)
+    place.register(1, time="in 1s", reply_to="ops")
+    with Here(place):
+        wait_for(lambda: settled(place))
+        lock = place.var / "notices.lock"
+        os.utime(lock, (0, 0))
+        wait_for(lambda: lock.stat().st_mtime > 0)
+
+
 def test_what_was_taken_is_recorded_once_the_disk_has_room(place: Place, hook: Webhook) -> None:
     """Until then it isn't sent again."""
     place.register(1, time="in 1s", reply_to="ops")
@@ -583,6 +630,27 @@ def test_a_digest_is_sent_once_a_day(place: Place, hook: Webhook) -> None:
     assert not [event for event in told(place) if event.get("id")]
 
 
+def test_digests_go_on_after_one_of_a_clock_that_was_ahead(place: Place, hook: Webhook) -> None:
+    """There is one each day again, though the log's time stands still until that day has come, and
+    what happens meanwhile is told."""
+    define(place, ops=Destination("ops", hook.url, digest=f"{place.now():%H:%M} UTC"))
+    execute(place)
+    place.ahead = timedelta(days=30)
+    execute(place)
+    place.ahead = timedelta(days=1)
+    place.register(3, time="in 1s")
+    execute(place)
+    place.ahead = timedelta(days=2)
+    for _ in range(3):
+        execute(place)
+    digests = [request.json["data"]["digest"] for request in hook.received]
+    ends = [digest["until"][:10] for digest in digests]
+    assert len(ends) == len(set(ends)) == 4
+    assert ends == [f"{place.now() - timedelta(days=2 - n):%Y-%m-%d}" for n in (0, 30, 1, 2)]
+    assert [digest["totals"]["delivered"] for digest in digests] == [0, 0, 0, 3]
+    assert place.store.read().state.digests["ops"] == digests[-1]["until"]
+
+
 def test_the_words_of_a_digest(place: Place, hook: Webhook) -> None:
     del hook
     from promptyoself.service.notices.digest import MOST_BYTES, digest_of
@@ -596,14 +664,16 @@ def test_the_words_of_a_digest(place: Place, hook: Webhook) -> None:
     execute(place)
     state = place.store.read().state
     events = [event for _, event in place.store.events()]
-    digest = digest_of("ops", state, events, now - timedelta(days=1), place.now(), "UTC")
+    digest = digest_of(
+        "ops", state, events, now - timedelta(days=1), place.now(), "UTC", place.now()
+    )
     assert "80 delivered, 80 answers" in digest.text.splitlines()[0]
     assert "And 30 more schedules." in digest.text
     assert "> Done, ‹[@]here›." in digest.text
     assert "http://" not in digest.text
     assert "To fire in the day to come: 1 schedule." in digest.text
     assert len(digest.text.encode()) <= MOST_BYTES
-    nothing = digest_of("ops", state, [], now - timedelta(days=1), now, "Europe/Berlin")
+    nothing = digest_of("ops", state, [], now - timedelta(days=1), now, "Europe/Berlin", now)
     assert nothing.text.splitlines()[0].endswith("nothing happened.")
 
 

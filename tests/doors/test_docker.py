@@ -16,7 +16,14 @@ import pytest
 import yaml
 
 from promptyoself.cli import cli
-from promptyoself.core.setting_values import SETTINGS
+from promptyoself.core.setting_values import (
+    DESTINATION,
+    DIGEST,
+    SETTINGS,
+    WEBHOOK_SECRET,
+    destination_setting,
+)
+from promptyoself.core.settings import load_settings, settings_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,10 +125,21 @@ def test_the_image_has_its_own_user_and_keeps_the_log_in_a_volume() -> None:
     assert any("PROMPTYOSELF_VAR=/data" in line for line in instructions("ENV"))
 
 
+def test_the_image_keeps_its_file_of_settings_in_the_volume(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So `notify add` in a container is for all of them, and stays."""
+    (variables,) = instructions("ENV")
+    environ = dict(word.split("=") for word in variables.split())
+    monkeypatch.setattr("promptyoself.core.settings._is_checkout", lambda: False)
+    assert settings_path(environ) == Path("/data/config/promptyoself/.env")
+    assert load_settings(environ, with_file=False).var == Path("/data")
+
+
 def test_the_image_has_what_the_mcp_server_needs() -> None:
     """The wheel is installed with the extra that brings the SDK."""
     (install,) = [line for line in instructions("RUN") if "/dist/*.whl" in line]
-    assert '"${wheel}[letta-code,mcp,metrics]"' in install
+    assert '"${wheel}[letta-code,mcp,metrics,notify]"' in install
 
 
 def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> None:
@@ -146,7 +164,10 @@ def test_each_container_gets_what_it_needs(compose: dict[str, Any]) -> None:
     letta, loop, mcp = (compose["services"][name] for name in ("letta", "loop", "mcp"))
     theirs = {"LETTA_BASE_URL", "PROMPTYOSELF_LETTA_CODE_URL", "PROMPTYOSELF_VAR"}  # their own
     elsewhere = {"PROMPTYOSELF_MCP_TOKEN", "LETTA_SERVER_URL", "PROMPTYOSELF_DB_PATH"}
-    names = {setting.name for setting in SETTINGS} - elsewhere
+    of_ops = {
+        destination_setting(prefix, "ops") for prefix in (DESTINATION, WEBHOOK_SECRET, DIGEST)
+    }
+    names = {setting.name for setting in SETTINGS} - elsewhere | of_ops
     assert set(loop["environment"]) == names, "a new setting is named in docker-compose.yml too"
     assert {name for name, value in loop["environment"].items() if value} == theirs
     assert set(mcp["environment"]) == names | {"PROMPTYOSELF_MCP_TOKEN"}
@@ -156,6 +177,9 @@ def test_each_container_gets_what_it_needs(compose: dict[str, Any]) -> None:
     for setting in SETTINGS:
         if setting.secret and setting.name != "LETTA_SERVER_PASSWORD":
             assert letta["environment"][setting.name] == ""
+    assert {letta["environment"][name] for name in of_ops} == {""}
+    example = (ROOT / ".env.example").read_text()
+    assert all(f"\n#{name}=\n" in example for name in of_ops)
 
 
 def test_an_app_server_is_there_for_those_who_ask(compose: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from calling import AGENT, Answer, add, call, events_of, log_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptyoself.doors.agent_names import remember_names
 from promptyoself.service.files.registrations import _places, parsed_toml
 
 if TYPE_CHECKING:
@@ -223,3 +224,18 @@ def test_the_lines_of_keys_are_found_whatever_the_texts_hold(tables: list[dict[s
     document = "\n".join(lines)
     parsed_toml(document)
     assert list(_places(document)) == wanted
+
+
+def test_agents_go_by_their_names_as_at_the_command_line(var: Path) -> None:
+    """In a file, too, the name that Letta has told stands for the id; a person is told once of what
+    is neither."""
+    remember_names(var, {AGENT: "echo-1", "agent-3": "twin", "agent-4": "twin"})
+    line = {"agent_id": "echo-1", "prompt": "p", "every": "1h", "on_failure": "echo-1"}
+    (entry,) = register_from(orjson.dumps(line).decode()).success()["schedules"]
+    assert (shown(entry["id"])["agent_id"], shown(entry["id"])["on_failure"]) == (AGENT, AGENT)
+    lines = [line | {"agent_id": "twin", "prompt": prompt} for prompt in ("q", "r")]
+    content = "\n".join(orjson.dumps(line).decode() for line in lines)
+    for entry in register_from(content).success()["schedules"]:
+        assert shown(entry["id"])["agent_id"] == "twin"
+    said = " ".join(register_from(content, "--format", "table").out.decode().split())
+    assert said.count("'twin' doesn't look like an agent's id") == 1

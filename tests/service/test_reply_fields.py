@@ -133,3 +133,34 @@ def test_a_pinned_caller_names_no_destination(
     monkeypatch.setenv("PROMPTYOSELF_VAR", str(tmp_path / "elsewhere"))
     error = call("import", "-", stdin=exported).error("bad_lines")
     assert error["bad"][0]["code"] == "forbidden_destination"
+
+
+@pytest.mark.parametrize("whom", [AGENT, ""], ids=["itself", "nobody"])
+def test_a_pinned_caller_keeps_no_failure_from_the_operator(
+    whom: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names itself where no destination is named, and puts itself in the place of none."""
+    told_to_ops = told("--on-failure", "ops")
+    told_to_nobody = add("--every", "2h")
+    before = said(told_to_ops)
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
+    error = call("modify", "--id", told_to_ops, "--on-failure", whom).error("forbidden_destination")
+    assert "ops" in error["message"]
+    assert "--failure-to" not in error["message"]
+    assert said(told_to_ops) == before
+    call("modify", "--id", told_to_ops, "--every", "3h").success()
+    call("modify", "--id", told_to_nobody, "--on-failure", whom).success()
+    assert said(told_to_nobody).get("on_failure") == (whom or None)
+
+
+def test_a_pinned_caller_takes_no_destination_back(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`undo` of what the operator did last would take his destination away."""
+    id_ = add("--every", "1h")
+    call("modify", "--id", id_, "--on-failure", "ops", "--reply-to", "me").success()
+    before = said(id_)
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
+    call("undo", "--id", id_).error("forbidden_destination")
+    call("modify", "--id", id_, "--keep-reply", "none").error("reply_not_kept")
+    assert said(id_) == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -27,6 +27,7 @@ from promptyoself.events.schedule_fields import FIELDS, POLICY, RENDERERS
 
 if TYPE_CHECKING:
     from promptyoself.service.schedules.request import Request
+    from promptyoself.store.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -163,9 +164,22 @@ def _register_all(session: Session, source: str, *, dry_run: bool) -> Document:
     with opened(source) as file:
         content = file.read(MAX_BYTES + 1)
     now = session.now()
-    return session.scheduled(
-        lambda store: {"file": source, **register_all(store, content, now, dry_run=dry_run)}
-    )
+
+    @cache  # a file names few agents, many times
+    def ids_of(agent_id: str | None, on_failure: str | None) -> dict[str, str | None]:
+        named = {"agent_id": agent_id, "on_failure": on_failure}
+        _put_ids_for_names(session, named)
+        return named
+
+    def understood(request: Request) -> Request:
+        with_ids: Request = request._replace(**ids_of(request.agent_id, request.on_failure))
+        return with_ids
+
+    def registered(store: Store) -> Document:
+        answer = register_all(store, content, now, dry_run=dry_run, understood=understood)
+        return {"file": source, **answer}
+
+    return session.scheduled(registered)
 
 
 @command("idle")

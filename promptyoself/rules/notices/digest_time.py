@@ -12,6 +12,9 @@ _LATEST_FIRST = timedelta(hours=1)
 """How late the first digest may come. A destination that was defined later in the day gets its
 first one on the next."""
 
+_AHEAD = DAY
+"""A digest that ends later than this from now was sent by a clock that was ahead."""
+
 
 def due_digest(
     at: time, zone: tzinfo, last_until: datetime | None, now: datetime
@@ -19,12 +22,20 @@ def due_digest(
     """The time that a digest is to tell of, without its beginning and with its end; ``None`` where
     none is due. ``last_until`` is the end of the time that the digest before told of.
 
-    However many were missed, there is one that tells of the whole time.
+    However many were missed, there is one that tells of the whole time. If the one before was sent
+    by a clock that was ahead, nobody knows what it left out, so the next tells of a day.
     """
     before, latest = [instant for instant in _around(at, zone, now) if instant <= now][-2:]
+    if last_until is not None and is_of_clock_ahead(last_until, now):
+        return before, latest
     if last_until is None:
         return (before, latest) if now - latest <= _LATEST_FIRST else None
     return (last_until, latest) if last_until < latest else None
+
+
+def is_of_clock_ahead(until: datetime, now: datetime) -> bool:
+    """Whether a digest of the time ``until`` then was sent by a clock that was days ahead."""
+    return until > now + _AHEAD
 
 
 def next_digest(at: time, zone: tzinfo, now: datetime) -> datetime:

@@ -40,6 +40,12 @@ def pause_after(tries: int, retry_after: float | None = None) -> timedelta:
     return max(pause, wish)
 
 
+def is_held(until: datetime | None, now: datetime) -> bool:
+    """Whether a destination is let alone ``until`` later than now. No pause is that long that a
+    clock set which was ahead."""
+    return until is not None and now < until <= now + LONGEST_WISH
+
+
 def retry_time(retry_at: str, now: datetime) -> datetime | None:
     """When a notice is sent again that was refused; ``None``: now, since no pause is that long. It
     was refused when the clock was ahead."""

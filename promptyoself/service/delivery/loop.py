@@ -308,6 +308,7 @@ class _Loop:
         """
         if time.monotonic() >= self.beat_at:
             self.store.workers.beat(self.worker, self.clock().timestamp())
+            self.notifier.beat()
             self.beat_at = time.monotonic() + BEAT_EVERY
 
     def sleep(self, seconds: float, wake: datetime | None, stamp: object) -> None:

@@ -24,12 +24,12 @@ from promptyoself.core.settings import default_zone
 from promptyoself.core.times import zone_named
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import NoticeFailed, NoticeSent
-from promptyoself.rules.notices.digest_time import due_digest, next_digest
+from promptyoself.rules.notices.digest_time import due_digest, is_of_clock_ahead, next_digest
 from promptyoself.rules.notices.sending import (
-    LONGEST_WISH,
     Refusal,
     failed_record,
     heads,
+    is_held,
     is_too_old,
     is_worth_recording,
     pause_after,
@@ -46,6 +46,7 @@ from promptyoself.service.delivery.job_pool import JobError, JobPool
 from promptyoself.service.notices.definitions import Definitions
 from promptyoself.service.notices.handover import HandedOver, Taken, hand_over
 from promptyoself.service.notices.notice import Notice
+from promptyoself.service.notices.pauses import Pause, read_pauses, write_pauses
 from promptyoself.state.schedules import OwedNotice, State
 from promptyoself.store.store import Store
 
@@ -59,15 +60,15 @@ _ROLE_EVERY = timedelta(seconds=5)
 class _Way:
     """One destination, as far as this process knows it."""
 
-    def __init__(self, pool: JobPool[HandedOver], *, failed_before: bool) -> None:
+    def __init__(self, pool: JobPool[HandedOver], failures: int, held_until: datetime | None):
         self.pool = pool
         self.under_way = 0
-        self.failures = int(failed_before)  # in a row
-        self.held_until: datetime | None = None
+        self.failures = failures  # in a row
+        self.held_until = held_until
 
     def has_room(self, now: datetime) -> bool:
         """Whether another notice may be sent. Where the latest was refused, one is tried alone."""
-        if self.held_until is not None and now < self.held_until <= now + LONGEST_WISH:
+        if is_held(self.held_until, now):
             return False
         return self.under_way < (1 if self.failures else _THREADS)
 
@@ -116,6 +117,7 @@ class Notifier:
         # Failures since a destination was defined otherwise, which count, by destination.
         self._refused_since: dict[str, set[str]] = {}
         self._seen: tuple[State | None, Mapping[str, Destination]] = (None, {})
+        self._pauses: dict[str, Pause] | None = None  # that the pass before has left
         self.next_wake: datetime | None = None
         """When the next call of :meth:`tick` has something to do, as far as the clock decides."""
 
@@ -136,7 +138,8 @@ class Notifier:
 
     def has_work(self, state: State, now: datetime) -> bool:
         """Whether something is to be sent now."""
-        return next(self._due(state, self.destinations, now), None) is not None
+        due = self._due(state, self.destinations, now)
+        return any(not is_held(self._pause_of(sending.owed.to)[1], now) for sending in due)
 
     def tick(self, now: datetime, stamp: object = None) -> list[dict[str, Any]]:
         """Record what was sent, and begin to send what is due, without waiting. Returns a line for
@@ -148,6 +151,7 @@ class Notifier:
                 the next call.
         """
         self._collect(0.0)
+        self.beat()
         state, destinations = self._store.snapshot(stamp).state, self.destinations
         is_awake = self.next_wake is not None and now >= self.next_wake
         is_known = state is self._seen[0] and destinations is self._seen[1]
@@ -161,6 +165,10 @@ class Notifier:
         lines = self._record(now) if self._results else []
         self._plan(state, destinations, now)
         return lines
+
+    def beat(self) -> None:
+        """Show that this process lives, so that no other one sends."""
+        self._role.beat()
 
     def wait(self, seconds: float) -> None:
         """Sleep until something is to be recorded, at most ``seconds``."""
@@ -183,6 +191,8 @@ class Notifier:
         """Let another process send, and the threads end."""
         for way in self._ways.values():
             way.pool.close()
+        if self._ways and not self._lasts:
+            self._leave_pauses()
         self._role.give_back()
 
     # What is to be sent.
@@ -264,12 +274,7 @@ class Notifier:
             return
         for sending in due:
             owed = sending.owed
-            way = self._ways.get(owed.to)
-            if way is None:
-                way = self._ways[owed.to] = _Way(
-                    JobPool(self._pool),
-                    failed_before=any(n.tries for n in state.notices.values() if n.to == owed.to),
-                )
+            way = self._way_to(owed.to, state)
             if not way.has_room(now):
                 continue
             way.under_way += 1
@@ -291,6 +296,31 @@ class Notifier:
                 way.pool = JobPool(self._pool)  # the job stands in the other, and is not to be done
                 self._ended(sending, Refusal("destination_unreachable", str(error)))
 
+    def _way_to(self, to: str, state: State) -> _Way:
+        way = self._ways.get(to)
+        if way is None:
+            failures, until = self._pause_of(to)
+            refused = any(owed.tries for owed in state.notices.values() if owed.to == to)
+            way = self._ways[to] = _Way(JobPool(self._pool), failures or int(refused), until)
+        return way
+
+    def _pause_of(self, to: str) -> tuple[int, datetime | None]:
+        """How often in a row a destination took nothing, and until when it is let alone, as the
+        pass before has left it."""
+        if self._pauses is None:
+            self._pauses = {} if self._lasts else read_pauses(self._store)
+        return self._pauses.get(to) or (0, None)
+
+    def _leave_pauses(self) -> None:
+        """Tell the next pass which destinations took nothing, and how long to let them alone."""
+        pauses = {**(self._pauses or {})}
+        for to, way in self._ways.items():
+            pauses.pop(to, None)
+            if way.held_until is not None:
+                pauses[to] = Pause(way.failures, way.held_until)
+        if pauses != self._pauses:
+            write_pauses(self._store, pauses)
+
     def _zone_of(self, destination: Destination) -> str:
         read = digest_time(destination.digest or "")
         return (read and read[1]) or self._own_zone()
@@ -310,8 +340,7 @@ class Notifier:
         for sending, retry_at in self._waiting(state, destinations, now):
             way = self._ways.get(sending.owed.to)
             held = None if way is None else way.held_until
-            if held is not None and held > now + LONGEST_WISH:
-                held = None
+            held = held if is_held(held, now) else None
             times = [instant for instant in (retry_at, held) if instant is not None]
             wakes += [max(times)] if times and max(times) > now else []
         for _, (at, zone) in self._digest_times(destinations):
@@ -343,7 +372,7 @@ class Notifier:
             news = [
                 _News(owed, self._record_of(to_agents, owed, told, now))
                 for (owed, _), told in results
-                if _is_owed(state, owed)
+                if _is_owed(state, owed, now)
             ]
             drafts = [
                 self._store.draft(record, owed.id or None, owed.agent_id or None)
@@ -412,8 +441,9 @@ class Notifier:
         self._store.seldom.warn(message, message)
 
 
-def _is_owed(state: State, owed: OwedNotice) -> bool:
+def _is_owed(state: State, owed: OwedNotice, now: datetime) -> bool:
     """Whether nobody has settled it since."""
     if owed.kind == "digest":
-        return state.digests.get(owed.to, "") < owed.at
+        last = state.digests.get(owed.to, "")
+        return last < owed.at or is_of_clock_ahead(parse_utc(last), now)
     return owed.notice in state.notices

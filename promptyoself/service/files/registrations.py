@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -44,9 +44,15 @@ class _Bad(NamedTuple):
 
 
 def register_all(
-    store: Store, content: bytes, now: datetime, *, dry_run: bool = False
+    store: Store,
+    content: bytes,
+    now: datetime,
+    *,
+    dry_run: bool = False,
+    understood: Callable[[Request], Request] = lambda request: request,
 ) -> dict[str, Any]:
-    """Register everything that a file has. What is there already stays as it is.
+    """Register everything that a file has. What is there already stays as it is. ``understood``
+    puts ids in the place of names of agents.
 
     Raises:
         PromptyoselfError: ``bad_entries``, with the first of the errors as ``bad`` and their number
@@ -54,6 +60,7 @@ def register_all(
             ``file_too_large``. Nothing was registered.
     """
     entries, bad = read_entries(content)
+    entries = [entry._replace(request=understood(entry.request)) for entry in entries]
     return register_entries(store, entries, now, bad=bad, dry_run=dry_run)
 
 

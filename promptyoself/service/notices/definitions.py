@@ -18,13 +18,13 @@ class Definitions:
         """The definitions are at first those of the store's settings."""
         self._store = store
         self._path = settings_path()
-        self._stamp = _stamp(self._path)
+        self._stamp = stamp_of(self._path)
         self._known = store.settings.destinations
 
     def current(self) -> Mapping[str, Destination]:
         """The definitions by name. It takes one look at the file. Where the file can't be read, or
         says what no file of settings may say, those from before go on."""
-        stamp = _stamp(self._path)
+        stamp = stamp_of(self._path)
         if stamp != self._stamp:
             self._stamp = stamp
             try:
@@ -34,8 +34,8 @@ class Definitions:
         return self._known
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Something that differs when the file has changed, or who may read and write it."""
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """Something that differs when the file of settings has changed, or who may use it."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -74,17 +74,21 @@ def digest_of(
     since: datetime,
     until: datetime,
     zone: str,
+    now: datetime,
 ) -> Notice:
     """The digest for a destination.
 
     ``events`` are those of the log, oldest first; from before ``since`` or after ``until`` they
-    count for nothing. ``state`` says what is owed and what is ahead now. The times are shown in
-    ``zone``.
+    count for nothing. One that a clock which was ahead has dated, or the log after it, goes by its
+    slot. ``state`` says what is owed and what is ahead ``now``. The times are shown in ``zone``.
     """
-    first, last = format_utc(since), format_utc(until)
+    first, last, present = format_utc(since), format_utc(until), format_utc(now)
     happened: dict[str, _Happened] = {}  # by the schedule's id
     for event in events:
-        if event.type in _TOLD and event.id is not None and first < event.ts <= last:
+        if event.type not in _TOLD or event.id is None:
+            continue
+        at = event.ts if event.ts <= present else event.data["slot"]
+        if first < at <= last:
             happened.setdefault(event.id, _Happened()).add(event)
     document: dict[str, Any] = {
         "id": notice_id(to, "digest", "", last),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from itertools import takewhile
 from typing import NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError, sentence
@@ -53,7 +52,7 @@ def hand_over(
         if since is None:
             notice = notice_of(owed, name, list(_events_told(own, owed)))
         else:
-            notice = _digest(own, owed, since, zone)
+            notice = _digest(own, owed, since, zone, clock())
     except (PromptyoselfError, OSError) as error:
         code = error.code if isinstance(error, PromptyoselfError) else "io_error"
         return Refusal(code, f"What it tells of could not be read: {sentence(error)}")
@@ -67,11 +66,10 @@ def hand_over(
         return Refusal(error.code, error.message, is_final, error.status, error.retry_after)
 
 
-def _digest(store: Store, owed: OwedNotice, since: datetime, zone: str) -> Notice:
+def _digest(store: Store, owed: OwedNotice, since: datetime, zone: str, now: datetime) -> Notice:
     until = parse_utc(owed.at)
     events = (event for _, event in store.tail(format_utc(since)[:7]).read())
-    in_time = takewhile(lambda event: event.ts <= owed.at, events)
-    return digest_of(owed.to, store.snapshot().state, in_time, since, until, zone)
+    return digest_of(owed.to, store.snapshot().state, events, since, until, zone, now)
 
 
 def _events_told(store: Store, owed: OwedNotice) -> Iterator[Envelope]:

@@ -34,6 +34,7 @@ from promptyoself.service.schedules.request import (
     check_order,
     check_rendering,
     first_fire,
+    require_may_change,
     validate,
 )
 from promptyoself.service.schedules.resumption import resumption, revival, stays_failed
@@ -136,6 +137,7 @@ def set_fields(
         drafts: list[Draft] = []
         counted: Recount | None = None
         uncounted: str | None = None
+        require_may_change(settings, schedule, changes)
         _check_together(new, changes)
         ahead = is_ahead(schedule, now) and not asked.keys().isdisjoint(TIMING)
         if ahead or not changes.keys().isdisjoint(TIMING):

@@ -5,6 +5,7 @@ Nothing here looks at the schedules there are: :mod:`promptyoself.service.schedu
 """
 
 from collections import namedtuple
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -295,6 +296,26 @@ def require_may_choose(settings: Settings, name: str) -> None:
             f"{_option(name)} can't be given by a caller who is pinned to {settings.only_agent!r}.",
             "Where answers go is the operator's choice, and so is what a destination gets.",
         )
+
+
+def require_may_change(settings: Settings, schedule: Schedule, changes: Mapping[str, Any]) -> None:
+    """Refuse a caller who is pinned to an agent and would have a schedule tell another destination,
+    or none.
+
+    Raises:
+        PromptyoselfError: ``forbidden_destination``.
+    """
+    if settings.only_agent is None:
+        return
+    for name, what in (("reply_to", "answers"), ("failure_to", "failures")):
+        if name in changes:
+            now = getattr(schedule, name) or "none"
+            raise PromptyoselfError(
+                "forbidden_destination",
+                f"The destination of the {what} of {schedule.id} is {now}, and a caller who is "
+                f"pinned to {settings.only_agent!r} can't change it.",
+                "Where notices go is the operator's choice.",
+            )
 
 
 def require_destination(settings: Settings, name: str, option: str) -> str:

@@ -11,10 +11,9 @@ from promptyoself.core.instants import parse_utc
 from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED
-from promptyoself.events.schedule_fields import DESTINATIONS, SPECIFIED
+from promptyoself.events.schedule_fields import SPECIFIED
 from promptyoself.ledger import START, Envelope, Position
 from promptyoself.service.schedules.change import cancel, pausing, resume, set_fields
-from promptyoself.service.schedules.request import require_may_choose
 from promptyoself.service.schedules.transition import DESTINATION, drop_waiting, open_slots
 from promptyoself.state.schedules import Schedule, State, slot_key
 from promptyoself.store.access import find_schedule
@@ -189,9 +188,6 @@ class _Undoing(NamedTuple):
             raise self._cannot(f"it is {self.schedule.status} since")
         for name in ("agent_id", "on_failure"):
             self.store.require_agent(former.get(name))
-        for name in DESTINATIONS:
-            if former.get(name) is not None:
-                require_may_choose(self.store.settings, name)
         try:
             modified = set_fields(self.store, self.schedule.id, former, self.reason, self.now)
         except PromptyoselfError as error:
