@@ -1,5 +1,5 @@
 """P10 under attack: loops are killed while a webhook loses, delays and refuses, and every notice
-still arrives, in order, with one id."""
+still arrives, in order, with one id; a digest too, and what an agent is told of another."""
 
 import itertools
 import random
@@ -14,6 +14,7 @@ from storm import Storm
 from tally import SEED, count, rounds
 from webhooks import Answer, Fault, Received, Webhook, webhook
 
+from promptyoself.rules.notices.to_agents import MOST_AN_HOUR, TOO_MANY_NOTICES
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -47,18 +48,21 @@ class Unruly(Webhook):
 def test_every_notice_arrives_with_one_id_in_order(tmp_path: Path) -> None:
     """Ten schedules fire again and again, or fail, while loops are killed. In the end every answer
     and every failure with a destination has its notice, every notice has one outcome and one id,
-    and no prompt came twice."""
+    and no prompt came twice. Two of them tell an agent, which is prompted once for each answer; and
+    a digest is due from the beginning."""
     kills = rounds(4)
     names = [f"agent-{n}" for n in range(5)]
     with Sandbox(names, latency=0.02, seed=SEED) as sandbox, webhook(kind=Unruly) as hook:
         assert isinstance(hook, Unruly)
+        now = datetime.now(UTC)
         storm = Storm(
             *(tmp_path / "var", sandbox, SEED),
             PROMPTYOSELF_DESTINATION_OPS=hook.url,
+            PROMPTYOSELF_DIGEST_OPS=f"{now:%H:%M} UTC",
+            PROMPTYOSELF_DESTINATION_FRIEND=f"agent:{sandbox.agents[0]}",
             PROMPTYOSELF_KEEP_REPLY="excerpt",
             PROMPTYOSELF_MIN_INTERVAL="1",
         )
-        now = datetime.now(UTC)
         end = now + timedelta(seconds=4 + 1.5 * kills)
         for number in range(10):
             times: dict[str, Any] = {"time": (now + timedelta(seconds=2)).isoformat()}
@@ -67,7 +71,7 @@ def test_every_notice_arrives_with_one_id_in_order(tmp_path: Path) -> None:
             request = Request(
                 agent_id=sandbox.agents[number % 5] if number else "agent-none",
                 prompt=f"prompt {number}",
-                reply_to="ops",
+                reply_to="friend" if number in (3, 4) else "ops",
                 on_failure="ops",
                 **times,
             )
@@ -91,26 +95,29 @@ def test_every_notice_arrives_with_one_id_in_order(tmp_path: Path) -> None:
 
 def is_over(storm: Storm) -> bool:
     state = storm.store.read().state
-    return storm.all_settled() and not state.replies and not state.notices
+    return storm.all_settled() and not (state.replies or state.notices) and "ops" in state.digests
 
 
 def check(storm: Storm, hook: Webhook) -> None:
     """What must hold of the log and of what the webhook got."""
     events = [event for batch in storm.store.replay() for event in batch.envelopes]
-    owed = [
+    named = [
         event for event in events if event.data.get("to") and not event.type.startswith("notice.")
     ]
+    owed = [event for event in named if event.data["to"] == "ops"]
+    check_agents_told([event for event in named if event.data["to"] == "friend"], events)
     told = [event for event in events if event.type.startswith("notice.")]
     answered = {"delivery.replied", "delivery.unanswered"}
     assert all(event.data.get("notice") for event in events if event.type in answered)
     ids = [event.data["notice"] for event in owed]
     assert len(ids) == len(set(ids)) >= 10
     final = Counter(event.data["notice"] for event in told if "retry_at" not in event.data)
-    assert final == Counter(ids), "each has one final outcome"
+    (digest,) = {event.data["notice"] for event in told if event.data["kind"] == "digest"}
+    assert final == Counter([*ids, digest]), "each has one final outcome"
     assert not [
         event for event in told if event.type == "notice.failed" and "retry_at" not in event.data
     ]
-    assert set(hook.ids) == set(ids), "each arrives, and nothing else does"
+    assert set(hook.ids) == {*ids, digest}, "each arrives, and nothing else does"
     assert all(request.id == request.json["data"]["id"] for request in hook.received)
     for schedule in {event.id for event in owed}:
         mine = [event.data["notice"] for event in owed if event.id == schedule]
@@ -122,3 +129,19 @@ def check(storm: Storm, hook: Webhook) -> None:
     assert set(storm.copies().values()) == {1}, "no prompt came twice"
     assert set(storm.outcomes().values()) == {1}
     count("notices that arrived", len(ids))
+
+
+def check_agents_told(answers: list[Any], events: list[Any]) -> None:
+    """For each answer the agent has one prompt, registered in the same append, as long as there
+    aren't too many."""
+    for schedule in {event.id for event in answers}:  # of an agent each
+        ids = [event.data["notice"] for event in answers if event.id == schedule]
+        assert TOO_MANY_NOTICES not in ids[:MOST_AN_HOUR]
+    answers = [event for event in answers if event.data["notice"] != TOO_MANY_NOTICES]
+    registered = {event.id: event for event in events if event.type == "schedule.registered"}
+    prompts = [registered[event.data["notice"]] for event in answers]
+    assert len({prompt.id for prompt in prompts}) == len(answers) > 2
+    for answer, prompt in zip(answers, prompts, strict=True):
+        assert prompt.ts == answer.ts
+        assert f"the prompt of {answer.id} for {answer.data['slot']}" in prompt.data["prompt"]
+    count("notices that became prompts", len(prompts))

@@ -67,6 +67,14 @@ def test_nothing_in_a_line_acts(text: str, most: int) -> None:
     assert unseen(line) == 0
 
 
+@given(TEXTS)
+def test_what_has_no_effect_any_more_stays_as_it_is(text: str) -> None:
+    """A title has words of others in it that were made harmless before, and is so again as a
+    whole."""
+    line = on_a_line(text, 1000)
+    assert on_a_line(line, 1000) == line
+
+
 @given(st.text("abc xyz,;!?()-", max_size=40))
 def test_plain_prose_stays_as_it_is(text: str) -> None:
     quotation = quoted(text, 1000)

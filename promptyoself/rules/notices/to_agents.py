@@ -30,6 +30,8 @@ of the clock."""
 MOST_BYTES = 4096
 """The size of a notice for an agent. It has as much of an answer as there is room for."""
 
+_MARK = "[promptyoself] "
+
 TOO_MANY_NOTICES, TOO_MANY_SCHEDULES = "too_many_notices", "too_many_schedules"
 """What an event says in place of a notice's id, where there is none."""
 
@@ -83,7 +85,7 @@ class AgentNotices:
         at = format_utc(self._now)
         notice = ScheduleRegistered(
             agent_id,
-            f"[promptyoself] {text}",
+            f"{_MARK}{text}",
             "once",
             at,
             "UTC",
@@ -129,6 +131,18 @@ class AgentNotices:
         return before >= MOST_AN_HOUR
 
 
+def notice_text(text: str) -> str:
+    """What an agent is told in the words for people, such as a digest, in :data:`MOST_BYTES` at
+    most."""
+    head = f"{WHOSE_WORDS} So are the names of schedules.\n\n"
+    rest = "\n\nThere is more, which had no room."
+    content = text.encode()
+    room = MOST_BYTES - len(f"{_MARK}{head}".encode())
+    if len(content) <= room:
+        return head + text
+    return head + content[: room - len(rest)].decode("utf-8", "ignore") + rest
+
+
 def answer_text(schedule: Schedule, record: DeliveryReplied | DeliveryUnanswered) -> str:
     """What an agent is told of another's answer, in :data:`MOST_BYTES` at most."""
     prompt = f"the prompt of {schedule.id} for {record.slot}"
@@ -141,6 +155,6 @@ def answer_text(schedule: Schedule, record: DeliveryReplied | DeliveryUnanswered
     rest = f"\n\nThat was the beginning of {record.bytes} bytes."
     # A blank line would let what follows it pass for ours, so each line is marked.
     quotation = "\n".join(f"> {line}" for line in visible(record.text).split("\n")).encode()
-    room = MOST_BYTES - len(f"[promptyoself] {head}{rest}".encode())
+    room = MOST_BYTES - len(f"{_MARK}{head}{rest}".encode())
     is_whole = record.kept == "full" and len(quotation) <= room
     return head + quotation[:room].decode("utf-8", "ignore") + ("" if is_whole else rest)

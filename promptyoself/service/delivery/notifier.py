@@ -36,11 +36,10 @@ from promptyoself.rules.notices.sending import (
     retry_time,
 )
 from promptyoself.rules.notices.to_agents import (
-    MOST_BYTES,
     TOO_MANY_SCHEDULES,
-    WHOSE_WORDS,
     AgentNotices,
     agent_of,
+    notice_text,
 )
 from promptyoself.service.delivery.job_pool import JobError, JobPool
 from promptyoself.service.notices.definitions import Definitions
@@ -404,8 +403,7 @@ class Notifier:
             agent_id = agent_of(self.destinations, owed.to) or ""
             reason = f"{owed.kind} for {owed.to}"
             about = owed.id or owed.to
-            text = told.text.encode()[:MOST_BYTES].decode("utf-8", "ignore")
-            name = to_agents.register(agent_id, f"{WHOSE_WORDS}\n\n{text}", reason, about)
+            name = to_agents.register(agent_id, notice_text(told.text), reason, about)
             if name == TOO_MANY_SCHEDULES:
                 told = Refusal(name, f"{agent_id} has as many active schedules as are allowed.")
             else:

@@ -16,6 +16,7 @@ _TAB = "    "
 
 _DATA_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
+_AT = re.compile(r"(?<!\[)@|@(?!\])")  # unless it is in brackets already
 _SCHEMES_WITHOUT_SLASHES = re.compile(r"(?i)\b(mailto|tel|sms|data|javascript|xmpp|matrix|sip):")
 _DOT_OF_A_NAME = re.compile(r"(?<=\w)\.(?=[^\W\d_]{2})")
 
@@ -44,7 +45,7 @@ def on_a_line(text: str, most: int) -> str:
 
 
 def _harmless(text: str) -> str:
-    text = text.replace("@", "[@]").replace("<", "‹").replace(">", "›")
+    text = _AT.sub("[@]", text).replace("<", "‹").replace(">", "›")
     text = text.replace("://", "[:]//").replace("](", "] (")
     text = _SCHEMES_WITHOUT_SLASHES.sub(r"\1[:]", text)
     return _DOT_OF_A_NAME.sub("[.]", text)
