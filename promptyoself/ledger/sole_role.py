@@ -31,30 +31,32 @@ class SoleRole:
         self._descriptor = -1
         self._beat_at = float("-inf")  # when the next sign of life is due, by the monotonic clock
 
-    def take(self) -> bool:
-        """Have the role from now on, unless another process has it. Returns whether we have it.
+    def take(self, at: float) -> bool:
+        """Have the role from now on, which is ``at`` in Unix time, unless another process has it.
+        Returns whether we have it.
 
         Raises:
             OSError: the lock's file can't be made.
         """
         if self._is_ours():
-            self.beat()
+            self.beat(at)
             return True
         self.give_back()  # somebody has taken it over
-        if self._lock():
+        if self._lock(at):
             return True
-        if not self._is_silent():
+        if not self._is_silent(at):
             return False
         with suppress(FileNotFoundError):
             os.unlink(self._path)
-        return self._lock()
+        return self._lock(at)
 
-    def beat(self) -> None:
-        """Give a sign of life, if we have the role and it is time for one. Never fails."""
+    def beat(self, at: float) -> None:
+        """Give a sign of life, at that time of Unix, if we have the role and it is time for one.
+        Never fails."""
         if self._descriptor >= 0 and time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + BEAT_EVERY
-            with suppress(OSError):
-                os.utime(self._descriptor)
+            with suppress(OSError, OverflowError):
+                os.utime(self._descriptor, (at, at))
 
     def give_back(self) -> None:
         """Let another process have it."""
@@ -72,15 +74,15 @@ class SoleRole:
         except OSError:
             return False
 
-    def _is_silent(self) -> bool:
+    def _is_silent(self, at: float) -> bool:
         """Whether the process that has the role has given no sign of life for long. A sign out of
         the future counts by its distance: the clock was set since."""
         try:
-            return abs(time.time() - os.lstat(self._path).st_mtime) > SILENCE
+            return abs(at - os.lstat(self._path).st_mtime) > SILENCE
         except OSError:
             return True
 
-    def _lock(self) -> bool:
+    def _lock(self, at: float) -> bool:
         descriptor = os.open(self._path, _FLAGS, 0o600)
         try:
             is_ours(os.fstat(descriptor), self._path)
@@ -95,5 +97,5 @@ class SoleRole:
             os.close(descriptor)
             return False
         self._descriptor, self._beat_at = descriptor, float("-inf")
-        self.beat()
+        self.beat(at)
         return True

@@ -140,7 +140,7 @@ def check_agents_told(answers: list[Any], events: list[Any]) -> None:
     answers = [event for event in answers if event.data["notice"] != TOO_MANY_NOTICES]
     registered = {event.id: event for event in events if event.type == "schedule.registered"}
     prompts = [registered[event.data["notice"]] for event in answers]
-    assert len({prompt.id for prompt in prompts}) == len(answers) > 2
+    assert len({prompt.id for prompt in prompts}) == len(answers) >= 1
     for answer, prompt in zip(answers, prompts, strict=True):
         assert prompt.ts == answer.ts
         assert f"the prompt of {answer.id} for {answer.data['slot']}" in prompt.data["prompt"]

@@ -17,7 +17,7 @@ import sys, time
 from pathlib import Path
 from promptyoself.ledger.sole_role import SoleRole
 role = SoleRole(Path(sys.argv[1]))
-assert role.take()
+assert role.take(time.time())
 print("has it", flush=True)
 time.sleep(60)
 """
@@ -35,13 +35,13 @@ def grow_old(path: Path, seconds: float) -> None:
 
 def test_one_has_it_at_a_time(path: Path) -> None:
     first, second = SoleRole(path), SoleRole(path)
-    assert first.take()
-    assert first.take()
-    assert not second.take()
+    assert first.take(time.time())
+    assert first.take(time.time())
+    assert not second.take(time.time())
     assert path.stat().st_mode & 0o777 == 0o600
     first.give_back()
-    assert second.take()
-    assert not first.take()
+    assert second.take(time.time())
+    assert not first.take(time.time())
     second.give_back()
 
 
@@ -53,45 +53,45 @@ def test_a_process_that_is_stopped_loses_it(path: Path) -> None:
         holder.stdout.readline()
         holder.send_signal(signal.SIGSTOP)
         other = SoleRole(path)
-        assert not other.take()
+        assert not other.take(time.time())
         grow_old(path, SILENCE - 5)
-        assert not other.take()
+        assert not other.take(time.time())
         grow_old(path, SILENCE + 5)
-        assert other.take()
+        assert other.take(time.time())
         other.give_back()
         holder.kill()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        assert not SoleRole(path).take()
+        assert not SoleRole(path).take(time.time())
         holder.kill()
         holder.wait()
-        assert SoleRole(path).take()
+        assert SoleRole(path).take(time.time())
 
 
 @pytest.mark.parametrize("age", [SILENCE + 5, -SILENCE - 5], ids=["old", "of a clock ahead"])
 def test_the_one_that_was_silent_finds_out(path: Path, age: float) -> None:
     first, second, third = SoleRole(path), SoleRole(path), SoleRole(path)
-    assert first.take()
+    assert first.take(time.time())
     grow_old(path, age)
-    assert second.take()
-    assert not first.take()
-    first.beat()
-    assert not third.take()
+    assert second.take(time.time())
+    assert not first.take(time.time())
+    first.beat(time.time())
+    assert not third.take(time.time())
     second.give_back()
-    assert first.take()
+    assert first.take(time.time())
     first.give_back()
 
 
 def test_who_has_it_gives_signs_of_life(path: Path) -> None:
     role = SoleRole(path)
-    assert role.take()
-    role.beat()  # too soon for another one
+    assert role.take(time.time())
+    role.beat(time.time())  # too soon for another one
     grow_old(path, 30)
-    role.beat()
+    role.beat(time.time())
     assert time.time() - path.stat().st_mtime > 20
     role._beat_at = 0.0
-    role.beat()
+    role.beat(time.time())
     assert time.time() - path.stat().st_mtime < 5
     role.give_back()
 
@@ -100,8 +100,8 @@ def test_a_link_or_a_folder_in_its_place_is_refused(path: Path, tmp_path: Path) 
     (tmp_path / "elsewhere").write_text("theirs")
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match=r"symbolic|levels"):
-        SoleRole(path).take()
+        SoleRole(path).take(time.time())
     path.unlink()
     path.mkdir()
     with pytest.raises(OSError, match="directory"):
-        SoleRole(path).take()
+        SoleRole(path).take(time.time())

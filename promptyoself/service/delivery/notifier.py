@@ -167,7 +167,7 @@ class Notifier:
 
     def beat(self) -> None:
         """Show that this process lives, so that no other one sends."""
-        self._role.beat()
+        self._role.beat(self._clock().timestamp())
 
     def wait(self, seconds: float) -> None:
         """Sleep until something is to be recorded, at most ``seconds``."""
@@ -268,7 +268,7 @@ class Notifier:
         due = list(self._due(state, destinations, now))
         if not due:
             return
-        if not self._role.take():
+        if not self._role.take(now.timestamp()):
             self.next_wake = now + _ROLE_EVERY
             return
         for sending in due:
