@@ -108,7 +108,9 @@ def check(storm: Storm, hook: Webhook) -> None:
     check_agents_told([event for event in named if event.data["to"] == "friend"], events)
     told = [event for event in events if event.type.startswith("notice.")]
     answered = {"delivery.replied", "delivery.unanswered"}
-    assert all(event.data.get("notice") for event in events if event.type in answered)
+    prompts = {event.data["notice"] for event in named if event.data["to"] == "friend"}
+    answers = [event for event in events if event.type in answered and event.id not in prompts]
+    assert all(event.data.get("notice") for event in answers)
     ids = [event.data["notice"] for event in owed]
     assert len(ids) == len(set(ids)) >= 10
     final = Counter(event.data["notice"] for event in told if "retry_at" not in event.data)
