@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 _Slots = Sequence[OpenSlot]
+_NO_REQUEST = Request()
 
 # The fields whose change asks for a check: of a prompt with values; of the jitter; of what is kept
 # of answers; of how often it fires in a day.
@@ -80,9 +81,6 @@ _PACE = frozenset(TIMING) - {"start_at"} | {"daily_budget", "agent_id"}
 
 # The fields whose change lets an interval count from now.
 _ANCHORING = frozenset({"schedule_type", "schedule_value", "start_at"})
-
-
-_NO_REQUEST = Request()
 
 
 def modify(store: Store, id_: str, request: Request, now: datetime) -> answers.Modified:
