@@ -18,7 +18,7 @@ from promptyoself.doors.options import (
 )
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.events.kinds import STATUSES
+from promptyoself.events.kinds import FINISHED, STATUSES
 
 if TYPE_CHECKING:
     from promptyoself.store.store import Store
@@ -73,9 +73,20 @@ def list_command(
         options["full"] = True
     answer = list_schedules(store, now=session.now(), **options)
     _add_undefined(session, answer["schedules"])
+    if session.for_people and not any(options.get(name) for name in ("status", "at", "filters")):
+        session.beside["over"] = _count_over(store, options["agent_id"])
     if options["at"] is None:
         warn_of_brocas(session, store, [schedule["id"] for schedule in answer["schedules"]])
     return answer
+
+
+def _count_over(store: Store, agent_id: str | None) -> int:
+    """How many schedules, of an agent or of all that the caller may see, are over."""
+    state, agent_id = store.read().state, store.require_agent(agent_id)
+    if agent_id is None:
+        return sum(state.statuses.get(status, 0) for status in FINISHED)
+    agent = state.agent(agent_id)
+    return agent.schedules - len(agent.unfinished)
 
 
 def _add_undefined(session: Session, schedules: Iterable[Mapping[str, Any]]) -> None:

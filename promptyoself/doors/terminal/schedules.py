@@ -41,6 +41,10 @@ def show_list(document: Document, screen: Screen) -> None:
     hidden = document.get("total", len(schedules)) - len(schedules)
     if hidden:
         screen.print(Text(f"{hidden:,} more; --limit says how many are listed.", style="dim"))
+    if over := screen.beside.get("over"):
+        are, them = ("is", "it") if over == 1 else ("are", "them")
+        said = f"{over:,} more {are} completed, cancelled or failed; --all lists {them} too."
+        screen.print(Text(said, style="dim"))
     if document.get("message"):
         message = f"{document['message']} {document.get('hint', '')}".strip()
         screen.print(Text.assemble(screen.sentence(message), style="dim"))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from calling import add, call
+from calling import AGENT, add, call
 from conftest import Clock
 from rich.console import Console
 from terminals import picture
@@ -240,3 +240,23 @@ def test_what_went_wrong_is_shown_as_it_is_written() -> None:
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert sentence in shown
     assert "over budget" in shown
+
+
+def test_what_the_list_hides_is_counted(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all, or of the agent that is asked for or that the caller is; --all hides nothing."""
+    kept = [add("--every", f"{hours}h", "--name", f"n{hours}") for hours in (1, 2, 3)]
+    assert "more" not in picture("list")
+    call("cancel", kept[0]).success()
+    assert "1 more is completed, cancelled or failed; --all lists it too." in picture("list")
+    call("cancel", kept[1]).success()
+    counted = "2 more are completed, cancelled or failed; --all lists them too."
+    assert counted in picture("list")
+    assert counted in picture("list", "--agent-id", AGENT)
+    for hiding_nothing in (("--all",), ("--status", "active"), ("--name", "n")):
+        assert "more" not in picture("list", *hiding_nothing)
+    assert "more" not in picture("list", "--agent-id", OTHER)
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", OTHER)
+    assert "more" not in picture("list")
+
+
+OTHER = "agent-00000000-0000-4000-8000-000000000009"
