@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich.text import Text
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.visible import visible
+from promptyoself.doors.terminal.moments import length_of
 from promptyoself.doors.terminal.screen import Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 
@@ -147,7 +149,7 @@ def show_diff(document: Document, screen: Screen) -> None:
         show_pairs(
             screen,
             (
-                (visible(field.replace("_", " "), one_line=True), _from_to(values, screen))
+                (visible(field.replace("_", " "), one_line=True), _from_to(field, values, screen))
                 for field, values in change["fields"].items()
                 if field not in _INNER
             ),
@@ -167,8 +169,8 @@ _INNER = frozenset(
 """Fields that say nothing to people which others don't say."""
 
 
-def _from_to(values: Mapping[str, Any], screen: Screen) -> Text:
-    before, after = (_field(values[key], screen) for key in ("from", "to"))
+def _from_to(field: str, values: Mapping[str, Any], screen: Screen) -> Text:
+    before, after = (_field(field, values[key], screen) for key in ("from", "to"))
     if not before:
         return after
     return Text.assemble(
@@ -176,7 +178,9 @@ def _from_to(values: Mapping[str, Any], screen: Screen) -> Text:
     )
 
 
-def _field(value: Any, screen: Screen) -> Text:
+def _field(field: str, value: Any, screen: Screen) -> Text:
+    if field in ("grace", "jitter") and isinstance(value, int):
+        return Text(length_of(timedelta(seconds=value)) or "0 s")
     if isinstance(value, list):
         return plain(", ".join(str(item) for item in value))
     return Text("") if value is None else screen.sentence(str(value))

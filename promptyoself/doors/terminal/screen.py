@@ -20,6 +20,9 @@ Document = Mapping[str, Any]
 INSTANT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}Z"
 """How an instant is written in documents."""
 
+_LOCAL = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+[+-][0-9:]+"
+"""The same instant as some clocks show it, which sentences have before it."""
+
 GOOD, WARN, BAD = "green", "dark_goldenrod", "red"
 """Colours that can be read on a light ground and on a dark one."""
 
@@ -97,13 +100,14 @@ class Screen(NamedTuple):
             return plain(instant)
 
     def sentence(self, text: str) -> Text:
-        """A sentence of ours, with its instants as people say them."""
+        """A sentence of ours, with its instants as people say them, each of them once."""
 
         def said(match: re.Match[str]) -> str:
             words = moment(match[2], self.zone, self.now)
             return words if words.startswith("today") else (match[1] or "") + words
 
-        return plain(re.sub(rf"(\bat )?({INSTANT})", said, text))
+        once = re.sub(rf"{_LOCAL} \(({INSTANT})\)", r"\1", text)
+        return plain(re.sub(rf"(\bat )?({INSTANT})", said, once))
 
     def agent(self, agent_id: str | None) -> Text:
         """An agent's name and its whole id, or the id alone."""

@@ -242,6 +242,22 @@ def test_what_went_wrong_is_shown_as_it_is_written() -> None:
     assert "over budget" in shown
 
 
+def test_each_time_is_said_once(var: Path, clock: Clock) -> None:
+    """An error has a past time by two clocks; a person reads it in words."""
+    shown = _words(picture("register", "--prompt", "x", "--agent-id", AGENT, "--when", "yesterday"))
+    assert "T00:00" not in shown
+    assert "isn't in the future: it is today " in shown
+    assert "The time " in shown
+
+
+def test_lengths_of_time_have_their_unit(var: Path) -> None:
+    id_ = add("--every", "1h", "--jitter", "10m")
+    call("modify", id_, "--grace", "2h", "--jitter", "5m").success()
+    shown = [_words(line) for line in picture("diff", "--from", "2").splitlines()]
+    assert "grace 1 d → 2 h" in shown
+    assert "jitter 10 min → 5 min" in shown
+
+
 def test_what_the_list_hides_is_counted(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all, or of the agent that is asked for or that the caller is; --all hides nothing."""
     kept = [add("--every", f"{hours}h", "--name", f"n{hours}") for hours in (1, 2, 3)]
