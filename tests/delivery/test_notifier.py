@@ -531,12 +531,10 @@ def test_what_a_destination_refused_is_sent_once_it_is_defined_otherwise(
     assert told(place)[-1]["data"]["code"] == "unknown_destination"
     place.ahead -= timedelta(minutes=5)
     known = {"ops": Destination("ops", hook.url)}
-    for _ in range(2):
+    while not settled(place):  # nobody turns the clock, so it ends only if no pause is waited for
         notifier.tick(place.now())
-        notifier.wait(60)
-        notifier.tick(place.now())
+        notifier.wait(0.1)
     notifier.close()
-    assert settled(place)
 
 
 def test_a_notice_that_was_owed_by_an_agent_becomes_a_prompt(place: Place) -> None:
