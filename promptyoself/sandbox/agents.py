@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.sandbox.faults import MODEL_ERRORS, NO_REDIS, Fault
+from promptyoself.sandbox.approvals import Answer, Request, answer_of, wrong_answer
+from promptyoself.sandbox.faults import APPROVAL, MODEL_ERRORS, NO_REDIS, Fault
 
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 """A regular expression for the random UUIDs that ids end with."""
@@ -29,13 +30,17 @@ class SandboxMessage:
     id: str
     agent_id: str
     conversation_id: str | None
-    kind: str  # (system | user | assistant | tool_call | tool_return)_message
+    # (system | user | assistant | tool_call | tool_return | approval_request |
+    # approval_response)_message
+    kind: str
     otid: str | None
     text: str  # of a tool's call its name
     date: datetime  # of the send, not of the arrival
     run_id: str | None = None
     parts: list[Any] | None = None  # the content as it was sent, where it was sent in parts
-    call_id: str | None = None  # of a tool's call and its return
+    call_id: str | None = None  # of a tool's call, its return, or what is said to it
+    approve: bool | None = None  # of an answer to a request, and of what the tool returned then
+    reason: str | None = None  # of such an answer
 
 
 @dataclass(slots=True)
@@ -57,6 +62,8 @@ class RunState:
     completed_at: datetime | None = None
     answers: list[SandboxMessage] = field(default_factory=list)
     background: bool = False  # it is of a turn in a conversation that asked for that
+    answer: Answer | None = None  # it begins with this answer to a request
+    request: Request | None = None  # the one that it answers, or the one that it ended with
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ class AgentState:
     history: list[SandboxMessage] = field(default_factory=list)
     context: list[str] = field(default_factory=list)  # ids of messages
     runs: list[RunState] = field(default_factory=list)
+    requests: dict[str | None, Request] = field(default_factory=dict)  # that wait, by conversation
     updated_at: datetime | None = None
 
 
@@ -169,12 +177,18 @@ class Agents:
         self.end_runs()
         if any(run.ends_at is not None for run in agent.runs):
             self.overlaps += 1
-        decides = fault is not None and fault.kind.startswith(("run_", "model_", "answer"))
+        decides = fault is not None and fault.kind.startswith(("run_", "model_", "ans", "asks"))
         outcome, params = (fault.kind, fault.params) if fault and decides else ("", {})
         error = (fault.params.get("error") if fault else None) or MODEL_ERRORS.get(outcome, "")
-        now = self.clock()
-        messages = [self._sent(agent.id, conversation_id, row, now) for row in body["messages"]]
-        if not messages:
+        now, request = self.clock(), agent.requests.get(conversation_id)
+        answer = answer_of(body["messages"])
+        rows = body["messages"] if answer is None else body["messages"][1:]
+        messages = [self._sent(agent.id, conversation_id, row, now) for row in rows]
+        if answer is not None and (refusal := wrong_answer(request, answer)):
+            outcome, error = "", refusal
+        elif answer is None and request is not None:
+            outcome, error = "", APPROVAL
+        elif not messages and answer is None:
             outcome, error = "", "list index out of range"
         elif not all(message.text for message in messages):
             outcome, error = "", "Message content is empty or invalid"
@@ -190,6 +204,8 @@ class Agents:
             outcome,
             params,
             error,
+            answer=answer,
+            request=request,
         )
         self.runs[run.id] = self.active[run.id] = run
         agent.runs.append(run)
@@ -239,13 +255,38 @@ class Agents:
             return
         if conversation_id is None:
             agent.context = run.context
+        if run.answer is not None and run.request is not None:
+            self._go_on(agent, run, run.request, run.answer)
         for sent in run.messages:
             self._remember(agent, replace(sent, run_id=run.id))
-        self._say(agent, run, _answers_of(run))
+        asks = _request_of(run)
+        if asks is None:
+            self._say(agent, run, _answers_of(run))
+        else:
+            self._say(agent, run, [("approval_request_message", asks.tool, asks.call_id)])
+            agent.requests[conversation_id] = asks
+        run.request = asks
         if run.outcome == "answer_gone":
             agent.history = [m for m in agent.history if m.run_id != run.id]
         if run.outcome == "answer_late":
             run.status, run.completed_at, self.active[run.id] = "running", None, run
+
+    def _go_on(self, agent: AgentState, run: RunState, request: Request, answer: Answer) -> None:
+        """Let what somebody answered to a request enter the history, and what the tool did then."""
+        agent.requests.pop(run.conversation_id, None)
+        now, said = self.clock(), (request.call_id, answer.approve, answer.reason)
+        head = ("", agent.id, run.conversation_id)
+        answered = SandboxMessage(*head, "approval_response_message", None, "", now, run.id)
+        self._remember(agent, _about(answered, *said))
+        otid, text = f"{run.id[4:-2]}ff", answer.outcome
+        returned = SandboxMessage(*head, "tool_return_message", otid, text, now, run.id)
+        run.answers.append(self._remember(agent, _about(returned, *said)))
+
+    def reset_messages(self, agent: AgentState) -> None:
+        """Let the agent forget what it was told outside of conversations. Its history stays. The
+        caller holds the lock."""
+        del agent.context[1:]
+        agent.requests.pop(None, None)
 
     def say_what_is_late(self) -> None:
         """End the runs whose answer was to come after a restart."""
@@ -306,10 +347,26 @@ class Agents:
         return self._uuid(prefix, f"#{self._ids}")
 
 
+def _about(
+    message: SandboxMessage, call_id: str, approve: bool, reason: str | None
+) -> SandboxMessage:
+    return replace(message, call_id=call_id, approve=approve, reason=reason)
+
+
+def _request_of(run: RunState) -> Request | None:
+    """What a run asks for at its end, if it does."""
+    if run.outcome == "asks_approval":
+        return Request(f"call_{run.id[4:]}", **run.params)
+    request = run.request if run.answer is not None and not run.outcome else None
+    return None if request is None else request.next(f"call_{run.id[4:]}")
+
+
 def _answers_of(run: RunState) -> list[tuple[str, str, str | None]]:
     """What the agent does in a turn, as :meth:`Agents._say` takes it."""
-    text, tools = f"You said: {run.messages[-1].text[:200]}", ""
-    if run.outcome == "answers":
+    text, tools = f"You said: {run.messages[-1].text[:200]}" if run.messages else "", ""
+    if run.request is not None and not run.messages and not run.outcome:
+        text = run.request.text
+    elif run.outcome == "answers":
         text, tools = run.params["text"], run.params["tools"]
         size = int(run.params["megabytes"] * 1_000_000)
         text = (text or "x").ljust(size, "x") if size else text

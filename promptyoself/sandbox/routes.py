@@ -13,6 +13,7 @@ from promptyoself.sandbox.agents import (
     RunState,
     SandboxMessage,
 )
+from promptyoself.sandbox.approvals import is_answer
 from promptyoself.sandbox.faults import NO_REDIS, Fault
 from promptyoself.sandbox.shapes import agent_json, conversation_json, message_json, run_json
 
@@ -103,6 +104,12 @@ def _delete_agent(agents: Agents, _: Request, agent_id: str) -> Call:
     agents.delete_agent(agent_id)
     answer = {"message": f"Agent id={agent_id} successfully deleted"}
     return _done("agent", agent_id, answer)
+
+
+def _reset_messages(agents: Agents, _: Request, agent_id: str) -> Call:
+    agent = _agent(agents, agent_id)
+    agents.reset_messages(agent)
+    return _done("agent", agent_id, agent_json(agent))
 
 
 def _list_messages(agents: Agents, request: Request, agent_id: str) -> Call:
@@ -224,6 +231,7 @@ _ROUTES: tuple[tuple[str, tuple[str, ...], Callable[..., Call]], ...] = (
     ("POST", ("agents",), _create_agent),
     ("GET", ("agents", "*"), _show_agent),
     ("DELETE", ("agents", "*"), _delete_agent),
+    ("PATCH", ("agents", "*", "reset-messages"), _reset_messages),
     ("GET", ("agents", "*", "messages"), _list_messages),
     ("POST", ("agents", "*", "messages", "async"), _send),
     ("GET", ("runs",), _list_runs),
@@ -278,7 +286,8 @@ def _run(agents: Agents, run_id: str) -> RunState:
 
 
 def _messages_in(agent: AgentState, conversation_id: str | None) -> list[SandboxMessage]:
-    return [m for m in agent.history if conversation_id in (None, m.conversation_id)]
+    wanted = None if conversation_id == "default" else conversation_id
+    return [m for m in agent.history if conversation_id is None or m.conversation_id == wanted]
 
 
 def _page_of_messages(
@@ -352,14 +361,18 @@ def _sendable(body: Any) -> dict[str, Any]:
     if rows is None:
         raise _unfit("value_error", "body")
     if isinstance(rows, list) and all(
-        isinstance(row, dict)
-        and row.get("role") in ("user", "system", "assistant")
-        and _is_content(row.get("content"))
-        and isinstance(row.get("otid"), str | None)
-        for row in rows
+        isinstance(row, dict) and (is_answer(row) or _is_message(row)) for row in rows
     ):
         return dict(body)
     raise _unfit("literal_error", "body", "messages")
+
+
+def _is_message(row: dict[str, Any]) -> bool:
+    return (
+        row.get("role") in ("user", "system", "assistant")
+        and _is_content(row.get("content"))
+        and isinstance(row.get("otid"), str | None)
+    )
 
 
 def _is_content(value: Any) -> bool:

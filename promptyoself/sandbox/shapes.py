@@ -58,9 +58,16 @@ def message_json(message: SandboxMessage) -> dict[str, Any]:
     return {
         **_head(message.id, message.date, message.kind, message.run_id),
         "otid": message.otid,
-        "step_id": message.run_id and f"step-{message.run_id[4:]}",
+        "step_id": _step_of(message),
         **_content(message),
     }
+
+
+def _step_of(message: SandboxMessage) -> str | None:
+    """What people say to a request is no step of the agent's."""
+    if message.run_id is None or message.kind == "approval_response_message":
+        return None
+    return f"step-{message.run_id[4:]}"
 
 
 def ping_json(run: RunState, now: datetime) -> dict[str, Any]:
@@ -87,13 +94,20 @@ def _head(id_: str, date: datetime, kind: str, run_id: str | None) -> dict[str, 
 def _content(message: SandboxMessage) -> dict[str, Any]:
     """The content of a message, whose keys depend on its kind."""
     match message.kind:
-        case "tool_call_message":
+        case "tool_call_message" | "approval_request_message":
             called = {"name": message.text, "tool_call_id": message.call_id, "arguments": "{}"}
             return {"tool_call": called, "tool_calls": [called]}
         case "tool_return_message":
-            returned = {"tool_return": message.text, "status": "error", "stdout": None}
-            returned |= {"stderr": None, "tool_call_id": message.call_id}
+            # What has run has printed something, if only nothing.
+            printed: list[str] | None = [] if message.approve else None
+            status = "success" if message.approve else "error"
+            returned = {"tool_return": message.text, "status": status, "stdout": printed}
+            returned |= {"stderr": printed, "tool_call_id": message.call_id}
             return {**returned, "tool_returns": [{"type": "tool", **returned}]}
+        case "approval_response_message":
+            said = {"approve": message.approve, "reason": message.reason}
+            approval = {"type": "approval", "tool_call_id": message.call_id, **said}
+            return {"approvals": [approval], "approval_request_id": message.call_id, **said}
     if message.parts is not None:
         return {"content": [{**part, "signature": None} for part in message.parts]}
     return {"content": message.text}
@@ -127,6 +141,8 @@ def run_json(run: RunState) -> dict[str, Any]:
         reason = "llm_api_error" if is_streamed else None if streamed else "error"
     elif run.status == "completed":
         reason = "llm_api_error" if run.error else "end_turn"
+        if run.request is not None:
+            reason = "requires_approval"
     return {
         "id": run.id,
         "status": run.status,

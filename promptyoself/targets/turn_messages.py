@@ -22,11 +22,28 @@ class Turn(NamedTuple):
     reply: Reply
     newest: str | None  # the kind of the newest message; None: there is none but the prompt
     has_prompt: bool  # whether the prompt is there
+    # The newest message but those that the server wrote itself, as it does when it sums up.
+    newest_row: Mapping[str, Any] | None = None
+    # Another message came into it, and the agent had answered neither. What it said after that is
+    # not in `reply`.
+    is_shared: bool = False
 
     @property
     def ends_in_words(self) -> bool:
         """Whether the agent has said something, and has done nothing since. So the turn is over."""
         return self.newest == "assistant_message"
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has stopped for somebody to approve of a tool's call."""
+        row = self.newest_row
+        return row is not None and row.get("message_type") == "approval_request_message"
+
+    @property
+    def asks_for(self) -> frozenset[str]:
+        """The ids of the calls that are to be approved of, if it waits."""
+        calls = _calls_of(self.newest_row) if self.newest_row is not None and self.waits else []
+        return frozenset(filter(None, map(_call_id, calls)))
 
 
 def turn_of(newest_first: Iterable[Mapping[str, Any]], otid: str) -> Turn:
@@ -36,29 +53,45 @@ def turn_of(newest_first: Iterable[Mapping[str, Any]], otid: str) -> Turn:
     What was said last counts, even if the agent has called tools since.
     """
     newest: str | None = None
+    newest_row: Mapping[str, Any] | None = None
     text: str | None = None
     date: datetime | None = None
     tools: list[str] = []
     calls: set[str] = set()
+    has_prompt = is_shared = False
     for row in newest_first:
         kind = row.get("message_type")
-        if kind == "user_message" and row.get("otid") == otid:
-            return Turn(Reply(text, tuple(reversed(tools)), date), newest, True)
+        if kind == "user_message" and row.get("otid") is not None:
+            if row.get("otid") == otid:
+                has_prompt = True
+                break
+            newest = newest_row = text = date = None
+            is_shared, tools = True, []
+            continue
         newest = newest or (kind if isinstance(kind, str) else "unknown")
+        newest_row = newest_row or (None if kind == "user_message" else row)
         words: str | None = None
         if kind == "assistant_message":
             words = text_of_content(row.get("content"))
         elif kind in _CALLS:
             for call in reversed(_calls_of(row)):
                 words = words or _said_by_call(call)
-                call_id = str(call.get("tool_call_id") or "")
+                call_id = _call_id(call)
                 # A call that was approved of is told twice.
                 if call_id not in calls and call.get("name") != _SAYS:
                     tools.append(str(call.get("name") or "unnamed"))
                 calls.update([call_id] if call_id else [])
         if text is None and words and words.strip():
             text, date = words, instant_of(row)
-    return Turn(Reply(text, tuple(reversed(tools)), date), newest, False)
+    reply = Reply(text, tuple(reversed(tools)), date)
+    return Turn(reply, newest, has_prompt, newest_row, is_shared)
+
+
+def joined(earlier: Turn, later: Turn) -> Turn:
+    """A turn that came in two parts."""
+    said = later.reply if later.reply.text is not None else earlier.reply
+    tools = earlier.reply.tools + later.reply.tools
+    return later._replace(reply=said._replace(tools=tools), has_prompt=earlier.has_prompt)
 
 
 def turn_after(newest_first: Iterable[Mapping[str, Any]], otid: str) -> tuple[Turn, bool]:
@@ -107,6 +140,10 @@ def _calls_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     several = row.get("tool_calls")
     calls = several if isinstance(several, list) and several else [row.get("tool_call")]
     return [call for call in calls if isinstance(call, dict)]
+
+
+def _call_id(call: Mapping[str, Any]) -> str:
+    return str(call.get("tool_call_id") or "")
 
 
 def _said_by_call(call: Mapping[str, Any]) -> str | None:

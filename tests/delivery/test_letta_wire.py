@@ -365,3 +365,45 @@ def test_a_deleted_conversation_leaves_its_runs(any_letta: Letta) -> None:
     assert ask(any_letta, "GET", f"/v1/conversations/{talk}").status_code == 404
     assert ask(any_letta, "GET", path).status_code == 200
     assert ask(any_letta, "GET", f"{path}/messages").json() == []
+
+
+def test_a_turn_that_stops_for_an_approval(any_letta: Letta) -> None:
+    """The run is over, and others fail, until somebody says yes or no to that call. That begins a
+    run of its own. The messages have the same form."""
+    agent_id = any_letta.agent()
+    any_letta.asks(agent_id)
+    first = turn(any_letta, agent_id, [{"role": "user", "content": "Wave.", "otid": "o-1"}])
+    assert (first["status"], first["stop_reason"]) == ("completed", "requires_approval")
+    path = f"/v1/agents/{agent_id}/messages?order=asc&after="
+    _, _, request = ask(any_letta, "GET", f"/v1/agents/{agent_id}/messages?order=asc").json()
+    assert request["message_type"] == "approval_request_message"
+    assert (request["run_id"], request["tool_calls"]) == (first["id"], [request["tool_call"]])
+    assert ask(any_letta, "GET", path + request["id"]).json() == []
+    call_id = request["tool_call"]["tool_call_id"]
+    assert (
+        ask(any_letta, "GET", f"/v1/agents/{agent_id}").json()["message_ids"][-1] == request["id"]
+    )
+
+    def say(called: str) -> dict[str, Any]:
+        said = {"type": "approval", "tool_call_id": called, "approve": False, "reason": "No."}
+        return turn(any_letta, agent_id, [{"type": "approval", "approvals": [said]}])
+
+    refused = turn(any_letta, agent_id, [{"role": "user", "content": "Hi", "otid": "o-2"}])
+    assert "waiting for approval" in refused["metadata"]["error"]
+    assert "Invalid tool call IDs" in say("another")["metadata"]["error"]
+    second = say(call_id)
+    assert (second["status"], second["stop_reason"]) == ("completed", "end_turn")
+    assert "No tool call is currently awaiting" in say("another")["metadata"]["error"]
+    response, returned, answer = ask(any_letta, "GET", path + request["id"]).json()
+    assert {row["run_id"] for row in (response, returned, answer)} == {second["id"]}
+    assert response["message_type"] == "approval_response_message"
+    assert (response["otid"], response["step_id"], response["approve"]) == (None, None, False)
+    (approval,) = response["approvals"]
+    assert approval == {"type": "approval", "tool_call_id": call_id} | {
+        name: response[name] for name in ("approve", "reason")
+    }
+    assert (returned["message_type"], returned["status"]) == ("tool_return_message", "error")
+    assert "denied. User reason: No." in returned["tool_return"]
+    assert answer["message_type"] == "assistant_message"
+    for row, more in ((request, "tool_call tool_calls"), (response, "approvals approve reason")):
+        assert set(MESSAGE) - {"content"} | set(more.split()) <= set(row)

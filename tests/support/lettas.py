@@ -24,6 +24,16 @@ from promptyoself.targets.letta import LettaClient
 
 PROMPT = "the prompt is nobody's business"
 
+TOOL = '''
+def wave(word: str) -> str:
+    """Wave.
+
+    Args:
+        word (str): what is said to it
+    """
+    return word
+'''
+
 SERVE = Path(__file__).parents[1] / "letta_server" / "serve.py"
 
 
@@ -63,6 +73,14 @@ class Letta(ABC):
         """In its next turn the agent calls a tool."""
 
     @abstractmethod
+    def asks(self, agent_id: str, times: int = 1) -> None:
+        """In its next turn the agent asks somebody to approve of a tool, so often."""
+
+    @abstractmethod
+    def die_over(self, agent_id: str, send: Callable[[], object]) -> None:
+        """Begin a turn by ``send``, be ended after the call of a tool in it, and start again."""
+
+    @abstractmethod
     def seen(self, agent_id: str) -> list[str]:
         """What the agent's model was told by the user, turn by turn."""
 
@@ -82,6 +100,34 @@ class Letta(ABC):
         """The ids of an agent's conversations, with their summaries."""
         rows = self._http("GET", f"/v1/conversations/?agent_id={agent_id}&limit=1000")
         return {row["id"]: row["summary"] for row in rows}
+
+    def rows(self, message: Message, kind: str) -> list[dict[str, Any]]:
+        """The messages of a kind in the conversation that a message goes to, in order."""
+        where = message.conversation
+        path = (
+            f"/v1/agents/{message.agent_id}/messages?limit=1000&order=asc&conversation_id={where}"
+        )
+        return [row for row in self._http("GET", path) if row["message_type"] == f"{kind}_message"]
+
+    def answer(self, message: Message, *words: str, approve: bool = True) -> None:
+        """Approve of what the agent last asked for in the message's conversation, or deny it. Then
+        say these words in the same breath."""
+        where, agent_id = message.conversation, message.agent_id
+        call_id = self.rows(message, "approval_request")[-1]["tool_call"]["tool_call_id"]
+        approval = {"type": "approval", "approve": approve, "tool_call_id": call_id}
+        said = [{"role": "user", "content": text} for text in words]
+        messages = [{"type": "approval", "approvals": [approval]}, *said]
+        if where == "default":
+            self._http("POST", f"/v1/agents/{agent_id}/messages/async", json={"messages": messages})
+        else:
+            body = {"messages": messages, "streaming": True}
+            path = f"{self.url}/v1/conversations/{where}/messages"
+            httpx.post(path, json=body, timeout=60, trust_env=False).raise_for_status()
+
+    def forget(self, agent_id: str) -> None:
+        """Let the agent forget what it was told outside of conversations. Its history stays."""
+        body = {"add_default_initial_messages": False}
+        self._http("PATCH", f"/v1/agents/{agent_id}/reset-messages", json=body)
 
     def delete(self, agent_id: str) -> None:
         """Delete an agent with all that it knows."""
@@ -152,6 +198,14 @@ class SandboxLetta(Letta):
         del arguments
         self._sandbox.fault("answers", agent_id=agent_id, tools=tool, text="It is done.")
 
+    def asks(self, agent_id: str, times: int = 1) -> None:
+        self._sandbox.fault("asks_approval", agent_id=agent_id, asks=times)
+
+    def die_over(self, agent_id: str, send: Callable[[], object]) -> None:
+        self._sandbox.fault("answer_late", agent_id=agent_id)
+        send()
+        self._sandbox.finish_runs()
+
     def seen(self, agent_id: str) -> list[str]:
         return [message.text for message in self._sandbox.messages(agent_id)]
 
@@ -218,6 +272,33 @@ class RealLetta(Letta):
 
     def calls(self, agent_id: str, tool: str, /, **arguments: Any) -> None:
         self._model.plan(self._names[agent_id], Call(tool, arguments))
+
+    def asks(self, agent_id: str, times: int = 1) -> None:
+        source = {"source_code": TOOL, "source_type": "python"}
+        tool = self._http("PUT", "/v1/tools/", json=source)
+        self._http("PATCH", f"/v1/agents/{agent_id}/tools/attach/{tool['id']}")
+        wanted = {"requires_approval": True}
+        self._http("PATCH", f"/v1/agents/{agent_id}/tools/approval/{tool['name']}", json=wanted)
+        self._model.plan(self._names[agent_id], *[Call("wave", {"word": "hello"})] * times)
+
+    def die_over(self, agent_id: str, send: Callable[[], object]) -> None:
+        self.calls(agent_id, "nothing_of_the_kind")
+        self.hold()
+        send()
+        self._wait(lambda: self._model.asked(self._names[agent_id]))
+        self.finish()
+        self.hold()  # before it asks for the second time
+        self._wait(lambda: self.rows(about(agent_id), "tool_return"))
+        self.stop()
+        self.finish()
+        self.start()
+
+    @staticmethod
+    def _wait(look: Callable[[], object]) -> None:
+        until = time.monotonic() + 60
+        while not look():
+            assert time.monotonic() < until
+            time.sleep(0.02)
 
     def instructions(self, agent_id: str) -> str:
         """What the agent's model was told first, when it was last asked."""

@@ -8,6 +8,10 @@ Measured with letta-client 1.12 against a Letta 0.16.8 server, and relied upon h
 - Each step of the model enters with its tools' results. So a turn of Letta's usual kind of agent is
   over once its newest message is the agent's own. Older kinds say something by a tool, which is
   told as an agent's message. What follows it is a user message without otid.
+- A turn that stops for an approval goes on in another run: see
+  :mod:`~promptyoself.targets.letta.approvals`.
+- The run of a server that was killed stays ``created`` for ever, and the agent takes new messages.
+  No step of a run takes an hour: tools and models have time limits of minutes.
 - While no step is done, a run has no messages. It has none either once its conversation was
   deleted. With its agent the run is gone.
 - An answer is read with one question, which took this side 1.4 ms of its processor through the
@@ -17,18 +21,22 @@ Measured with letta-client 1.12 against a Letta 0.16.8 server, and relied upon h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from promptyoself.events.target_names import DEFAULT
 from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Message, Reply, Target
 from promptyoself.targets.http import MOST_BYTES
+from promptyoself.targets.letta.approvals import approving_run, can_be_approved, messages_in
 from promptyoself.targets.letta.calls import Calls, text_of
 from promptyoself.targets.letta.failures import AnswerTooLong
-from promptyoself.targets.turn_messages import Turn, turn_of
+from promptyoself.targets.turn_messages import Turn, instant_of, joined, turn_of
 
 _DOING = "reading an answer"
+
+_LIFE = timedelta(hours=1)
+"""How long a run may stand still, while its conversation goes on, until it counts as dead."""
 
 
 def read_reply(
@@ -46,20 +54,75 @@ def read_reply(
             raise _gone(f"No run over the message is in the history of {message.agent_id}")
         run_id = sighting.run_id
     try:
-        turn = _turn(calls, message, run_id)
-        if not turn.ends_in_words:
-            if target.run(run_id).active:
-                return None
-            turn = _turn(calls, message, run_id)  # it may have gone on since
+        turn = _whole_turn(target, calls, message, run_id)
     except DeliveryError as error:
         if error.code != "run_not_found" or error.kind != "permanent":
             raise
         _require_agent(target, message.agent_id)
         raise _gone(f"Run {run_id}, which was over the message, is gone") from None
+    if turn is None:
+        return None
     if turn.newest is None and not turn.has_prompt:
         _require_conversation(calls, message.conversation)
         raise _gone(f"The messages of run {run_id} are gone")
-    return None if turn.newest == "approval_request_message" else turn.reply
+    if turn.is_shared and turn.reply.text is None:
+        sentence = "Somebody gave the agent another message before it had answered this one."
+        raise DeliveryError("permanent", "turn_shared", sentence)
+    return turn.reply
+
+
+def _whole_turn(target: Target, calls: Calls, message: Message, run_id: str) -> Turn | None:
+    """The turn that began with a run, once it is over. None: it isn't."""
+    turn = _ended_turn(target, calls, message, run_id)
+    runs = {run_id}
+    while turn is not None and turn.waits and not turn.is_shared:
+        follower = _follower(target, calls, message, run_id, turn)
+        if follower is None or follower in runs:
+            return None
+        run_id = follower
+        runs.add(run_id)
+        later = _ended_turn(target, calls, message, run_id)
+        turn = None if later is None else joined(turn, later)
+    return turn
+
+
+def _ended_turn(target: Target, calls: Calls, message: Message, run_id: str) -> Turn | None:
+    """What there is of a turn in one run, once that has ended or waits for an approval."""
+    turn = _turn(calls, message, run_id)
+    if turn.ends_in_words or turn.waits or turn.is_shared:
+        return turn
+    if target.run(run_id).active:
+        _require_life(calls, message, run_id, turn)
+        return None
+    return _turn(calls, message, run_id)  # it may have gone on since
+
+
+def _follower(
+    target: Target, calls: Calls, message: Message, run_id: str, turn: Turn
+) -> str | None:
+    """The run in which a turn goes on that has stopped for an approval. None: it waits."""
+    follower = approving_run(calls, message, turn)
+    if follower is not None or target.run(run_id).active:  # so it may have stopped just now
+        return follower
+    if can_be_approved(calls, message, turn):
+        return None
+    follower = approving_run(calls, message, turn)  # it may have been approved of since
+    if follower is None:
+        raise _cut_off("It stopped for an approval, and the conversation went on without it.")
+    return follower
+
+
+def _require_life(calls: Calls, message: Message, run_id: str, turn: Turn) -> None:
+    """Refuse a run that is told to be going on, while nothing has come of it for so long that its
+    server must have died over it."""
+    if turn.newest_row is None:
+        return
+    query = {"order": "desc", "after": str(turn.newest_row.get("id")), "limit": "1"}
+    for row in messages_in(calls, message, query, _DOING):
+        began, newest = instant_of(turn.newest_row), instant_of(row)
+        is_anothers = text_of(row, "run_id") not in (None, run_id)
+        if is_anothers and began is not None and newest is not None and newest - began > _LIFE:
+            raise _cut_off("Its run stands still, and the agent has long gone on without it.")
 
 
 def _turn(calls: Calls, message: Message, run_id: str) -> Turn:
@@ -106,6 +169,11 @@ def _require_conversation(calls: Calls, conversation_id: str) -> None:
             lambda c: c.conversations.with_raw_response.retrieve(conversation_id),
             conversation=conversation_id,
         )
+
+
+def _cut_off(why: str) -> DeliveryError:
+    sentence = f"The agent's turn was cut off before it had answered. {why}"
+    return DeliveryError("permanent", "turn_cut_off", sentence)
 
 
 def _gone(what: str) -> DeliveryError:
