@@ -64,6 +64,7 @@ class RunState:
     background: bool = False  # it is of a turn in a conversation that asked for that
     answer: Answer | None = None  # it begins with this answer to a request
     request: Request | None = None  # the one that it answers, or the one that it ended with
+    shown: list[str] | None = None  # the kinds of its messages that it shows; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,7 @@ class Agents:
             error,
             answer=answer,
             request=request,
+            shown=body.get("include_return_message_types"),
         )
         self.runs[run.id] = self.active[run.id] = run
         agent.runs.append(run)
@@ -372,8 +374,9 @@ def _answers_of(run: RunState) -> list[tuple[str, str, str | None]]:
         text = (text or "x").ljust(size, "x") if size else text
     elif run.outcome in ("run_fails_after", "answer_late"):
         text, tools = "", "no_such_tool"
+    size = int(run.params.get("megabytes", 0) * 1_000_000) if run.outcome == "answer_late" else 0
     said: list[tuple[str, str, str | None]] = []
     for number, tool in enumerate(filter(None, tools.split(","))):
         said.append(("tool_call_message", tool, f"call_{number}"))
-        said.append(("tool_return_message", "No such tool.", f"call_{number}"))
+        said.append(("tool_return_message", "No such tool.".ljust(size), f"call_{number}"))
     return [*said, ("assistant_message", text, None)] if text else said

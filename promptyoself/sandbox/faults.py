@@ -47,8 +47,8 @@ FAULTS = {
     "`megabytes`; with neither it says nothing",
     "asks_approval": "the agent asks somebody to approve of a call of `tool`, `asks` times one "
     "after the other; once it has all the answers it says `text`",
-    "answer_late": "the agent calls a tool, and says something only once the sandbox was started "
-    "again",
+    "answer_late": "the agent calls a tool, whose result is drawn out to `megabytes`, and says "
+    "something only once the sandbox was started again",
     "answer_gone": "the agent answers, and then the run's messages are gone",
     "model_401": "the run fails since the model refuses the key; nothing is stored",
     "model_402": "the run fails for lack of credits; nothing is stored",
@@ -64,6 +64,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "drip": {"where": "body", "interval": 0.05},
     "status": {"status": 418, "detail": "a fault on demand", "retry_after": 0},
     "answers": {"text": "", "tools": "", "megabytes": 0},
+    "answer_late": {"megabytes": 0},
     "asks_approval": {"tool": "wave", "text": "I have waved.", "asks": 1},
     "run_fails_before": {"error": "INTERNAL_SERVER_ERROR: a fault on demand"},
     "run_fails_after": {"error": "INTERNAL_SERVER_ERROR: a fault on demand"},

@@ -142,7 +142,8 @@ def _list_messages_of_run(agents: Agents, request: Request, run_id: str) -> Call
     rows = _page_of_messages(history, "None", {"order": "asc", **query})
     if query.get("order") == "desc":
         rows.reverse()
-    return _done("run_messages", agent.id, [message_json(message) for message in rows])
+    shown = [message_json(row) for row in rows if run.shown is None or row.kind in run.shown]
+    return _done("run_messages", agent.id, shown)
 
 
 def _list_conversations(agents: Agents, request: Request) -> Call:
@@ -360,11 +361,18 @@ def _sendable(body: Any) -> dict[str, Any]:
     rows = body.get("messages") if isinstance(body, dict) else None
     if rows is None:
         raise _unfit("value_error", "body")
+    shown = body.get("include_return_message_types") if isinstance(body, dict) else None
+    if shown is not None and not _is_list_of(str, shown):
+        raise _unfit("list_type", "body", "include_return_message_types")
     if isinstance(rows, list) and all(
         isinstance(row, dict) and (is_answer(row) or _is_message(row)) for row in rows
     ):
         return dict(body)
     raise _unfit("literal_error", "body", "messages")
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
 def _is_message(row: dict[str, Any]) -> bool:

@@ -156,7 +156,7 @@ def run_json(run: RunState) -> dict[str, Any]:
             "use_assistant_message": True,
             "assistant_message_tool_name": run.tag,
             "assistant_message_tool_kwarg": "message",
-            "include_return_message_types": None,
+            "include_return_message_types": run.shown,
         },
         "stop_reason": reason,
     }

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,8 @@ def test_what_agents_may_answer(sandbox: Sandbox, place_for: MakePlace, keep: st
         {"kind": "refuse"},
         {"kind": "hang"},
         {"kind": "drip", "where": "headers"},
+        {"kind": "status"},
+        {"kind": "unprocessable"},
     ],
     ids=lambda fault: fault["kind"],
 )
@@ -164,6 +166,23 @@ def test_an_answer_that_comes_after_a_restart(
     place.run(worker, until=ended(place, 2))
     assert answers(place)[late]["text"] == "Better late than never."
     assert answers(place)[late]["tools"] == ["no_such_tool"]
+
+
+def test_the_huge_result_of_a_tool_is_no_answer(sandbox: Sandbox) -> None:
+    """While its turn goes on, the answer is still to come."""
+    agent_id = sandbox.agents[0]
+    sandbox.fault("answer_late", agent_id=agent_id, megabytes=20)
+    letta = LettaClient(sandbox.url, call_timeout=20)
+    message = Message(agent_id, "default", "Look.", "otid-1")
+    run_id, since = letta.send(message).run_id, datetime.now(UTC)
+    sandbox.finish_runs()
+    assert letta.reply(message, since, run_id) is None
+    sandbox.stop()
+    sandbox.start()
+    reply = letta.reply(message, since, run_id)
+    assert reply is not None
+    assert reply.text == "Better late than never."
+    letta.close()
 
 
 def test_an_answer_of_a_server_that_is_away(

@@ -18,7 +18,7 @@ import pytest
 from letta_code.server import LettaCode as AppServer
 from target_contract import refusal, until
 
-from promptyoself.targets.api import HISTORY_GAP, Found, Message, Run
+from promptyoself.targets.api import HISTORY_GAP, Found, Message, Reply, Run
 from promptyoself.targets.letta_code import LettaCode
 
 Servers = Callable[..., AppServer]
@@ -221,6 +221,44 @@ def test_a_turn_that_waits_for_an_approval(new_letta_code: Servers) -> None:
     error = refusal("busy", "letta_code_busy", target.send, fresh(agent, conversation=place))
     assert "approval" in error.message
     assert begun(target, message).answered is None
+    target.close()
+
+
+@pytest.mark.parametrize("behavior", ["allow", "deny"])
+def test_what_it_says_after_an_approval_is_the_answer(
+    letta_code: AppServer, target: LettaCode, agent: str, behavior: str
+) -> None:
+    """Be it a yes or a no that somebody gives over a connection of his own."""
+    place = shared(letta_code, agent, mode="standard")
+    message = fresh(agent, ASK, place)
+    run_id = str(target.send(message).run_id)
+    until(lambda: target.run(run_id).waits)
+    assert target.reply(message, since(), run_id) is None
+    runtime = {"agent_id": agent, "conversation_id": place}
+    with letta_code.connect() as wire:
+        (device,) = [f for f in wire.sync(runtime) if f["type"] == "update_device_status"]
+        (request,) = device["device_status"]["pending_control_requests"]
+        decision = {"behavior": behavior, "message": "No."}
+        said = {"kind": "approval_response", "request_id": request["request_id"]}
+        answer = wire.ask("input", runtime=runtime, payload={**said, "decision": decision})
+        assert answer["accepted"], answer
+        reply = until(lambda: target.reply(message, since(), run_id))
+    assert isinstance(reply, Reply)
+    assert (bool(reply.text), reply.tools) == (True, ("Bash",))
+
+
+def test_a_turn_whose_server_died_while_it_waited(new_letta_code: Servers) -> None:
+    """Nobody can approve of it any more, which is told at once."""
+    server = new_letta_code()
+    agent = server.agent()
+    target = LettaCode(server.url)
+    message = fresh(agent, ASK, shared(server, agent, mode="standard"))
+    run_id = str(target.send(message).run_id)
+    until(lambda: target.run(run_id).waits)
+    server.kill()
+    server.start()
+    reply = until(lambda: target.reply(message, since(), run_id))
+    assert reply == Reply(None, ("Bash",))
     target.close()
 
 

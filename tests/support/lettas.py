@@ -111,16 +111,20 @@ class Letta(ABC):
 
     def answer(self, message: Message, *words: str, approve: bool = True) -> None:
         """Approve of what the agent last asked for in the message's conversation, or deny it. Then
-        say these words in the same breath."""
+        say these words in the same breath. Only tools' results are to be told of that turn."""
         where, agent_id = message.conversation, message.agent_id
         call_id = self.rows(message, "approval_request")[-1]["tool_call"]["tool_call_id"]
         approval = {"type": "approval", "approve": approve, "tool_call_id": call_id}
         said = [{"role": "user", "content": text} for text in words]
-        messages = [{"type": "approval", "approvals": [approval]}, *said]
+        rows = [{"type": "approval", "approvals": [approval]}, *said]
+        body: dict[str, Any] = {
+            "messages": rows,
+            "include_return_message_types": ["tool_return_message"],
+        }
         if where == "default":
-            self._http("POST", f"/v1/agents/{agent_id}/messages/async", json={"messages": messages})
+            self._http("POST", f"/v1/agents/{agent_id}/messages/async", json=body)
         else:
-            body = {"messages": messages, "streaming": True}
+            body["streaming"] = True
             path = f"{self.url}/v1/conversations/{where}/messages"
             httpx.post(path, json=body, timeout=60, trust_env=False).raise_for_status()
 

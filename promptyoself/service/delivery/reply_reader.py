@@ -48,6 +48,10 @@ _SOON = 3
 takes about 2 s. Then it ends, and the next worker reads on."""
 
 
+_REFUSED = "letta_rejected"
+"""A question that was refused, perhaps by what stands in between, says nothing of the answer."""
+
+
 class Read(NamedTuple):
     """What came of reading an answer. Neither: it isn't there yet."""
 
@@ -187,7 +191,7 @@ def read_reply(target: Target, awaited: AwaitedReply, clock: Callable[[], dateti
     try:
         reply = target.reply(message, since - target.traits.clock_margin, awaited.run_id)
     except DeliveryError as error:
-        if error.kind == "permanent":
+        if error.kind == "permanent" and error.code != _REFUSED:
             return Read(NoAnswer(error.code, error.message))
         return Read(error=error.message)
     if reply is None:

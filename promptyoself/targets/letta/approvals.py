@@ -6,6 +6,8 @@ Measured with letta-client 1.12 against a Letta 0.16.8 server, and relied upon h
   Until somebody answers, that conversation takes no message: the run over one fails.
 - The answer, be it a yes or a no, is a message that names the calls. It is of another run, whose
   model then has the last word or asks again. It enters once the tool is done, with its result.
+- A run shows only those kinds of its messages that its client asked to be told of
+  (``include_return_message_types``), without a word about the others.
 - An approval can be given while the request is the last message that the agent has in mind. It is
   not once that was reset, or emptied by the setting ``message_buffer_autoclear``.
 - A run that is cancelled while it waits gets a denial of its own outside of conversations. Within
@@ -17,18 +19,31 @@ Measured with letta-client 1.12 against a Letta 0.16.8 server, and relied upon h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptyoself.events.target_names import DEFAULT
-from promptyoself.targets.api import Message
+from promptyoself.targets.api import DeliveryError, Message
+from promptyoself.targets.http import MOST_BYTES
 from promptyoself.targets.letta.calls import Calls, text_of
+from promptyoself.targets.letta.failures import AnswerTooLong
 from promptyoself.targets.turn_messages import Turn
 
 _DOING = "looking for an approval"
 
 
-def approving_run(calls: Calls, message: Message, turn: Turn) -> str | None:
-    """The run in which a turn goes on that has stopped for an approval. None: it still waits.
+class Continuation(NamedTuple):
+    """What has come of a turn since somebody answered its request."""
+
+    run_id: str | None  # None: the server keeps no runs
+    newest_first: list[dict[str, Any]]
+    is_cut: bool  # a message that came later is too long to be read
+
+
+def continuation(calls: Calls, message: Message, turn: Turn) -> Continuation | None:
+    """Where a turn goes on that has stopped for an approval. None: it still waits.
+
+    It is read off the conversation. A run shows only such kinds of messages as its client asked
+    for, and that isn't ours.
 
     Raises:
         DeliveryError: as :meth:`~promptyoself.targets.api.Target.reply`.
@@ -40,12 +55,19 @@ def approving_run(calls: Calls, message: Message, turn: Turn) -> str | None:
         query = {"order": "asc", "after": str(request.get("id")), "limit": str(limit), **cursor}
         return messages_in(calls, message, query, _DOING)
 
-    def has_answer(rows: list[dict[str, Any]]) -> bool:
-        return any(_answered_calls(row) & wanted for row in rows)
-
-    for row in calls.pages(page, "after", has_answer):
-        if _answered_calls(row) & wanted:
-            return text_of(row, "run_id")
+    part: list[dict[str, Any]] = []
+    is_cut = False
+    try:
+        for row in calls.pages(page, "after"):
+            is_of_it = row.get("run_id") == part[0].get("run_id") if part else False
+            if is_of_it or (not part and _answered_calls(row) & wanted):
+                part.append(row)
+    except AnswerTooLong:
+        is_cut = True
+    if part:
+        return Continuation(text_of(part[0], "run_id"), part[::-1], is_cut)
+    if is_cut:
+        raise too_large(message)
     return None
 
 
@@ -91,6 +113,15 @@ def messages_in(
         agent=message.agent_id,
     )
     return calls.require_rows(doing, rows)
+
+
+def too_large(message: Message) -> DeliveryError:
+    """The refusal of an answer, or of what stands before it, that is longer than is read."""
+    return DeliveryError(
+        "permanent",
+        "reply_too_large",
+        f"An answer of {message.agent_id} has more than {MOST_BYTES} bytes, and wasn't read.",
+    )
 
 
 def _answered_calls(row: Mapping[str, Any]) -> set[str]:

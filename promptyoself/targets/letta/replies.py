@@ -27,8 +27,13 @@ from urllib.parse import quote
 
 from promptyoself.events.target_names import DEFAULT
 from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Message, Reply, Target
-from promptyoself.targets.http import MOST_BYTES
-from promptyoself.targets.letta.approvals import approving_run, can_be_approved, messages_in
+from promptyoself.targets.letta.approvals import (
+    Continuation,
+    can_be_approved,
+    continuation,
+    messages_in,
+    too_large,
+)
 from promptyoself.targets.letta.calls import Calls, text_of
 from promptyoself.targets.letta.failures import AnswerTooLong
 from promptyoself.targets.turn_messages import Turn, instant_of, joined, turn_of
@@ -73,43 +78,61 @@ def read_reply(
 
 def _whole_turn(target: Target, calls: Calls, message: Message, run_id: str) -> Turn | None:
     """The turn that began with a run, once it is over. None: it isn't."""
-    turn = _ended_turn(target, calls, message, run_id)
-    runs = {run_id}
+    turn = _first_part(target, calls, message, run_id)
+    runs: set[str | None] = {run_id}
+    following: str | None = run_id
     while turn is not None and turn.waits and not turn.is_shared:
-        follower = _follower(target, calls, message, run_id, turn)
-        if follower is None or follower in runs:
+        later = _next_part(target, calls, message, following, turn)
+        if later is None or later.run_id in runs:
             return None
-        run_id = follower
-        runs.add(run_id)
-        later = _ended_turn(target, calls, message, run_id)
-        turn = None if later is None else joined(turn, later)
+        following = later.run_id
+        runs.add(following)
+        part = turn_of(later.newest_first, message.otid)
+        if not (part.ends_in_words or part.waits or part.is_shared):
+            if following is None or _is_at_work(target, calls, message, following, part):
+                return None
+            # It may have gone on since.
+            later = continuation(calls, message, turn) or later
+            part = turn_of(later.newest_first, message.otid)
+        if later.is_cut and part.reply.text is None and not part.waits:
+            raise too_large(message)
+        turn = joined(turn, part)
     return turn
 
 
-def _ended_turn(target: Target, calls: Calls, message: Message, run_id: str) -> Turn | None:
-    """What there is of a turn in one run, once that has ended or waits for an approval."""
-    turn = _turn(calls, message, run_id)
-    if turn.ends_in_words or turn.waits or turn.is_shared:
-        return turn
-    if target.run(run_id).active:
-        _require_life(calls, message, run_id, turn)
-        return None
-    return _turn(calls, message, run_id)  # it may have gone on since
+def _first_part(target: Target, calls: Calls, message: Message, run_id: str) -> Turn | None:
+    """What there is of a turn in its first run, once that has ended or waits for an approval."""
+    turn, is_cut = _turn(calls, message, run_id)
+    if not (turn.ends_in_words or turn.waits):
+        if _is_at_work(target, calls, message, run_id, turn):
+            return None
+        turn, is_cut = _turn(calls, message, run_id)  # it may have gone on since
+    if is_cut and turn.reply.text is None and not turn.waits:
+        raise too_large(message)
+    return turn
 
 
-def _follower(
-    target: Target, calls: Calls, message: Message, run_id: str, turn: Turn
-) -> str | None:
-    """The run in which a turn goes on that has stopped for an approval. None: it waits."""
-    follower = approving_run(calls, message, turn)
-    if follower is not None or target.run(run_id).active:  # so it may have stopped just now
-        return follower
+def _next_part(
+    target: Target, calls: Calls, message: Message, run_id: str | None, turn: Turn
+) -> Continuation | None:
+    """Where a turn goes on that has stopped for an approval in a run. None: it waits."""
+    part = continuation(calls, message, turn)
+    # A run that is told to be at work may have stopped just now.
+    if part is not None or run_id is None or target.run(run_id).active:
+        return part
     if can_be_approved(calls, message, turn):
         return None
-    follower = approving_run(calls, message, turn)  # it may have been approved of since
-    if follower is None:
+    part = continuation(calls, message, turn)  # it may have been approved of since
+    if part is None:
         raise _cut_off("It stopped for an approval, and the conversation went on without it.")
-    return follower
+    return part
+
+
+def _is_at_work(target: Target, calls: Calls, message: Message, run_id: str, turn: Turn) -> bool:
+    if not target.run(run_id).active:
+        return False
+    _require_life(calls, message, run_id, turn)
+    return True
 
 
 def _require_life(calls: Calls, message: Message, run_id: str, turn: Turn) -> None:
@@ -125,8 +148,9 @@ def _require_life(calls: Calls, message: Message, run_id: str, turn: Turn) -> No
             raise _cut_off("Its run stands still, and the agent has long gone on without it.")
 
 
-def _turn(calls: Calls, message: Message, run_id: str) -> Turn:
-    """The turn of a run, as far as it has come."""
+def _turn(calls: Calls, message: Message, run_id: str) -> tuple[Turn, bool]:
+    """The turn of a run, as far as it has come, and whether a message is too long to be read, and
+    those before it with it."""
     path = f"/v1/runs/{quote(run_id, safe='')}/messages"
 
     def page(limit: int, **cursor: str) -> list[dict[str, Any]]:
@@ -147,13 +171,7 @@ def _turn(calls: Calls, message: Message, run_id: str) -> Turn:
             cut = True
 
     turn = turn_of(rows(), message.otid)
-    if cut and turn.reply.text is None:
-        raise DeliveryError(
-            "permanent",
-            "reply_too_large",
-            f"An answer of {message.agent_id} has more than {MOST_BYTES} bytes, and wasn't read.",
-        )
-    return turn
+    return turn, cut
 
 
 def _require_agent(target: Target, agent_id: str) -> None:
