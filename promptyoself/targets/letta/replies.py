@@ -106,7 +106,8 @@ def _first_part(target: Target, calls: Calls, message: Message, run_id: str) -> 
     if not (turn.ends_in_words or turn.waits):
         if _is_at_work(target, calls, message, run_id, turn):
             return None
-        turn, is_cut = _turn(calls, message, run_id)  # it may have gone on since
+        if not is_cut:  # else that took long, and would again
+            turn, is_cut = _turn(calls, message, run_id)  # it may have gone on since
     if is_cut and turn.reply.text is None and not turn.waits:
         raise too_large(message)
     return turn
