@@ -85,13 +85,14 @@ def test_what_agents_may_answer(sandbox: Sandbox, place_for: MakePlace, keep: st
     sandbox.fault("answers", agent_id=surrogate, text="\ud800")
     sandbox.fault("answers", agent_id=silent, tools="look,note")
     sandbox.fault("answer_gone", agent_id=gone)
-    place = place_for(keep)
+    # What is huge takes a busy machine longer than a second.
+    place = place_for(keep, LettaClient(sandbox.url, call_timeout=20))
     ask(place, *sandbox.agents[:7], *sandbox.agents[:7])
     worker = place.worker()
     began = time.monotonic()
     place.run(worker, until=lambda: place.types()["delivery.delivered"] == 14)
     assert time.monotonic() - began < 40
-    place.run(worker, until=lambda: not place.store.read().state.replies)
+    place.run(worker, until=lambda: not place.store.read().state.replies, timeout=90)
     place.run(worker)
     events = place.events()
     ends = [event["data"] for event in events if event["type"] in ENDS]
