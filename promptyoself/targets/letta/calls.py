@@ -22,7 +22,6 @@ from promptyoself.targets.http import call_within, http_client
 from promptyoself.targets.letta.failures import AnswerTooLong, Failures, require_address
 
 if TYPE_CHECKING:
-    import httpx
     from letta_client import Letta
 
 T = TypeVar("T")
@@ -58,7 +57,6 @@ class Calls:
         self.failures = Failures(self._url, bool(self._token), call_timeout)
         self._lock = threading.Lock()
         self._client: Letta | None = None
-        self._http: httpx.Client  # the client's own, from its first call on
 
     def close(self) -> None:
         """Let go of connections. A later call opens new ones."""
@@ -89,22 +87,16 @@ class Calls:
         query: Mapping[str, str] | None = None,
         body: object = None,
     ) -> Any:
-        """As :meth:`fetch`, of a route by its path, and past the SDK's models.
-
-        For routes that the SDK lacks, and for what each delivery calls: the SDK takes half of
-        a call's processor time to check and to build it.
-        """
+        """As :meth:`fetch`, of a route that the SDK doesn't have."""
 
         def answer(client: Letta) -> Any:
-            response = self._http.request(
-                method,
-                f"{self._base_url.rstrip('/')}{path}",
-                params=query,
-                json=body,
-                headers=client.auth_headers,
-            )
-            if not response.is_success:
-                raise _status_error(response)
+            import httpx
+
+            options: Any = {"params": query or {}}
+            if method == "POST":
+                response = client.post(path, cast_to=httpx.Response, body=body, options=options)
+            else:
+                response = client.get(path, cast_to=httpx.Response, options=options)
             return self._json(doing, response)
 
         return self.guarded(doing, answer, **subject)
@@ -186,24 +178,16 @@ class Calls:
                 # At DEBUG the SDK logs whole requests, prompts included.
                 log = logging.getLogger("letta_client")
                 log.setLevel(max(log.level, logging.INFO))
-                http = http_client(self._timeout, tls=self._url.startswith("https"))
-                client = Letta(api_key="", base_url=self._base_url, max_retries=0, http_client=http)
+                client = Letta(
+                    api_key="",
+                    base_url=self._base_url,
+                    max_retries=0,
+                    http_client=http_client(self._timeout, tls=self._url.startswith("https")),
+                )
                 # None in the call above would have made the SDK look into the environment.
                 client.api_key = self._token
-                http.headers.update({"Accept": "application/json", "User-Agent": client.user_agent})
-                self._http, self._client = http, client
+                self._client = client
             return self._client
-
-
-def _status_error(response: httpx.Response) -> Exception:
-    """What the SDK raises for an answer that is no success."""
-    from letta_client import APIStatusError
-
-    try:
-        body = json.loads(response.text)
-    except (ValueError, RecursionError):
-        body = response.text.strip()
-    return APIStatusError(f"HTTP {response.status_code}", response=response, body=body)
 
 
 def text_of(row: object, key: str) -> str | None:
