@@ -134,6 +134,7 @@ def test_every_fault_is_covered() -> None:
         "run_pending_approval",
         "run_stuck",
         "answers",
+        "asks_approval",
         "answer_late",
         "answer_gone",
         "model_401",
