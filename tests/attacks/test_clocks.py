@@ -396,6 +396,35 @@ def test_a_clock_set_back_brings_no_slot_back(worlds: Callable[..., World], how:
     assert len(world.sends()) == (5 if how == "modified" else 3)
 
 
+_SKIPPED: dict[str, Any] = {"cron": "0 * * * *", "misfire": "skip", "grace": "1m"}
+
+
+def _skipped_by_a_clock_ahead(worlds: Callable[..., World]) -> tuple[World, Machine, str]:
+    """A schedule with two deliveries, and then only with slots that a clock 40 days ahead has
+    skipped. The clock is right again."""
+    world = worlds("2026-11-30T20:30")
+    machine = world.machine()
+    id_ = machine.register("a", **_SKIPPED)
+    for _ in range(3):
+        world.now += HOUR / 2
+        machine.work()
+    machine.ahead = timedelta(days=40) + HOUR / 2
+    machine.work()
+    assert len(world.sends()) == 2
+    machine.ahead = timedelta(0)
+    count("clock jumps")
+    return world, machine, id_
+
+
+def _check_the_next_hours(world: World, machine: Machine) -> None:
+    for _ in range(8):
+        world.now += HOUR / 2
+        machine.work()
+        world.check()
+    slots = _delivered_slots(world)
+    assert len(set(slots)) == len(slots) == len(world.sends()) >= 4
+
+
 @pytest.mark.parametrize(
     "second", ["paused and resumed", "modified to other times", "registered again"]
 )
@@ -406,55 +435,23 @@ def test_a_clock_set_back_twice_brings_no_slot_back(
     """P2: after a schedule counted from now again, with nothing claimed by the clock that was
     ahead, the clock is set back once more, behind what was delivered in time: none of that comes
     again, however the schedule is changed."""
-    world = worlds("2026-11-30T20:30")
-    machine = world.machine()
-    asked: dict[str, Any] = {"cron": "0 * * * *", "misfire": "skip", "grace": "1m"}
-    id_ = machine.register("a", **asked)
-    for _ in range(3):
-        world.now += HOUR / 2
-        machine.work()
-    assert len(world.sends()) == 2
-    machine.ahead = timedelta(days=40) + HOUR / 2
-    machine.work()
-    assert len(world.sends()) == 2, "the clock that was ahead has skipped what it had passed"
-    machine.ahead = timedelta(0)
-    _back_by(first, machine, id_, asked)
-    count("clock jumps")
+    world, machine, id_ = _skipped_by_a_clock_ahead(worlds)
+    _back_by(first, machine, id_, _SKIPPED)
     world.now -= 2 * HOUR
-    _back_by(second, machine, id_, asked)
-    for _ in range(8):
-        world.now += HOUR / 2
-        machine.work()
-        world.check()
-    slots = _delivered_slots(world)
-    assert len(set(slots)) == len(slots) == len(world.sends()) >= 4
+    _back_by(second, machine, id_, _SKIPPED)
+    _check_the_next_hours(world, machine)
 
 
 def test_a_new_life_between_two_steps_back_forgets_nothing(worlds: Callable[..., World]) -> None:
     """P2: registered again between the two steps, when it isn't ahead any more, the schedule still
     knows what was claimed last."""
-    world = worlds("2026-11-30T20:30")
-    machine = world.machine()
-    asked: dict[str, Any] = {"cron": "0 * * * *", "misfire": "skip", "grace": "1m"}
-    id_ = machine.register("a", **asked)
-    for _ in range(3):
-        world.now += HOUR / 2
-        machine.work()
-    machine.ahead = timedelta(days=40) + HOUR / 2
-    machine.work()
-    machine.ahead = timedelta(0)
+    world, machine, id_ = _skipped_by_a_clock_ahead(worlds)
     for how in ("paused and resumed", "registered again"):
         world.now += timedelta(minutes=20)
-        _back_by(how, machine, id_, asked)
-    count("clock jumps")
+        _back_by(how, machine, id_, _SKIPPED)
     world.now -= 2 * HOUR + timedelta(minutes=10)
-    _back_by("paused and resumed", machine, id_, asked)
-    for _ in range(8):
-        world.now += HOUR / 2
-        machine.work()
-        world.check()
-    slots = _delivered_slots(world)
-    assert len(set(slots)) == len(slots) == len(world.sends()) >= 4
+    _back_by("paused and resumed", machine, id_, _SKIPPED)
+    _check_the_next_hours(world, machine)
 
 
 @pytest.mark.parametrize(
