@@ -97,7 +97,7 @@ wheels() {
         ${PIP_INDEX_URL:+PIP_INDEX_URL="$PIP_INDEX_URL"} ${https_proxy:+https_proxy="$https_proxy"} \
         PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
         python -m pip download --quiet --no-cache-dir --dest /opt/wheels \
-        'hatchling>=1.27' '/src[letta-code,mcp,metrics]'
+        'hatchling>=1.27' '/src[letta-code,mcp,metrics,notify]'
     rm -rf "$root/src"
     printf '[global]\nno-index = true\nfind-links = /opt/wheels\n' >"$root/etc/pip.conf"
     echo "$wanted" >"$DIR/wheels.for"

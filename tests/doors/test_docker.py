@@ -137,9 +137,12 @@ def test_the_image_keeps_its_file_of_settings_in_the_volume(
 
 
 def test_the_image_has_what_the_mcp_server_needs() -> None:
-    """The wheel is installed with the extra that brings the SDK."""
+    """The wheel is installed with the extra that brings the SDK. The tests of containers, which
+    build without a network, fetch the same extras first."""
     (install,) = [line for line in instructions("RUN") if "/dist/*.whl" in line]
-    assert '"${wheel}[letta-code,mcp,metrics,notify]"' in install
+    extras = "[letta-code,mcp,metrics,notify]"
+    assert f'"${{wheel}}{extras}"' in install
+    assert f"'/src{extras}'" in (ROOT / "docker" / "engine.sh").read_text()
 
 
 def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> None:
