@@ -197,10 +197,13 @@ class LettaCode:
         with self.connect() as wire:
             return wire.agent()
 
-    def stored(self) -> Iterator[dict[str, Any]]:
-        """The messages in all stored transcripts, as the files have them."""
-        for file in sorted(self.store.glob("conversations/*/messages.jsonl")):
-            for line in file.read_text().splitlines():
+    def stored(self, *, torn_only: bool = False) -> Iterator[dict[str, Any]]:
+        """The messages in all stored transcripts, as the files have them. First come those of torn
+        conversations: a server that is killed while it writes a ``conversation.json`` leaves that
+        empty, and no server lists that conversation again."""
+        files = self.store.glob("conversations/*/messages.jsonl")
+        for is_sound, file in sorted((_is_sound(file.parent), file) for file in files):
+            for line in () if is_sound and torn_only else file.read_text().splitlines():
                 with contextlib.suppress(ValueError):  # a torn end of a server that was killed
                     entry = json.loads(line)
                     if entry["type"] == "message":
@@ -227,3 +230,10 @@ class LettaCode:
         assert self._guard.stdin is not None
         self._guard.stdin.write(f"{sign}{group}\n".encode())
         self._guard.stdin.flush()
+
+
+def _is_sound(folder: Path) -> bool:
+    file = folder / "conversation.json"
+    with contextlib.suppress(ValueError):
+        return not file.exists() or bool(json.loads(file.read_text()))
+    return False
