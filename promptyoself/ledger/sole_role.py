@@ -87,15 +87,15 @@ class SoleRole:
         try:
             is_ours(os.fstat(descriptor), self._path)
             flock(descriptor, LOCK_EX | LOCK_NB)
+            if self._is_in_place(descriptor):  # else another process was quicker
+                self._descriptor = descriptor
         except BlockingIOError:
-            os.close(descriptor)
+            pass
+        finally:
+            if self._descriptor != descriptor:
+                os.close(descriptor)
+        if self._descriptor < 0:
             return False
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if not self._is_in_place(descriptor):  # another process was quicker
-            os.close(descriptor)
-            return False
-        self._descriptor, self._beat_at = descriptor, float("-inf")
+        self._beat_at = float("-inf")
         self.beat(at)
         return True

@@ -178,7 +178,7 @@ class Agents:
         self.end_runs()
         if any(run.ends_at is not None for run in agent.runs):
             self.overlaps += 1
-        decides = fault is not None and fault.kind.startswith(("run_", "model_", "ans", "asks"))
+        decides = fault is not None and fault.kind.startswith(("run_", "model_", "answer", "asks"))
         outcome, params = (fault.kind, fault.params) if fault and decides else ("", {})
         error = (fault.params.get("error") if fault else None) or MODEL_ERRORS.get(outcome, "")
         now, request = self.clock(), agent.requests.get(conversation_id)

@@ -2,38 +2,18 @@
 have left."""
 
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import orjson
 import pytest
-from dispatch import FakeLetta, Place
-from test_notifier import Talking, define, execute, told
+from dispatch import Place
+from test_notifier import define, execute, hook, place, told  # noqa: F401 (fixtures too)
 from webhooks import Answer, Webhook, webhook
 
 from promptyoself.core.setting_values import Destination
 
 FIVE_MINUTES = timedelta(minutes=5)
-
-
-@pytest.fixture
-def hook() -> Iterator[Webhook]:
-    with webhook() as stand_in:
-        yield stand_in
-
-
-@pytest.fixture
-def place(tmp_path: Path, hook: Webhook) -> Iterator[Place]:
-    letta: FakeLetta = Talking()
-    place = Place(
-        *(tmp_path / "var", letta),
-        PROMPTYOSELF_KEEP_REPLY="full",
-        PROMPTYOSELF_DESTINATION_OPS=hook.url,
-        PROMPTYOSELF_CALL_TIMEOUT="20",
-    )
-    yield place
-    place.close()
 
 
 def passes(place: Place, number: int, step: timedelta = timedelta(minutes=1)) -> float:

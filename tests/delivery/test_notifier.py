@@ -54,7 +54,7 @@ def place(tmp_path: Path, hook: Webhook) -> Iterator[Place]:
         Talking(),
         PROMPTYOSELF_KEEP_REPLY="full",
         PROMPTYOSELF_DESTINATION_OPS=hook.url,
-        PROMPTYOSELF_CALL_TIMEOUT="5",  # a busy machine makes no notice fail
+        PROMPTYOSELF_CALL_TIMEOUT="20",  # a busy machine makes no notice fail
     )
     yield place
     place.close()

@@ -203,7 +203,9 @@ class LettaCode:
         empty, and no server lists that conversation again."""
         files = self.store.glob("conversations/*/messages.jsonl")
         for is_sound, file in sorted((_is_sound(file.parent), file) for file in files):
-            for line in () if is_sound and torn_only else file.read_text().splitlines():
+            if is_sound and torn_only:
+                return
+            for line in file.read_text().splitlines():
                 with contextlib.suppress(ValueError):  # a torn end of a server that was killed
                     entry = json.loads(line)
                     if entry["type"] == "message":

@@ -10,12 +10,11 @@ to the last slot that was claimed, even if it lies before now. A clock that is s
 finds by it that the schedule is ahead.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
 from promptyoself.core.instants import format_utc, parse_utc
-from promptyoself.ledger import Envelope
 from promptyoself.rules.triggers import Trigger, next_fire_time
 from promptyoself.store.store import Store
 
@@ -38,7 +37,7 @@ def claimed_after(store: Store, id_: str, now: datetime) -> set[str]:
         ChainError: the log is damaged.
     """
     start = format_utc(now)
-    return {slot for slot in _claimed(store, id_) if slot > start}
+    return {slot for slot in _decided(store, id_)[0] if slot > start}
 
 
 def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
@@ -49,16 +48,10 @@ def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
         ChainError: the log is damaged.
     """
     plain = trigger._replace(without=())
-    start, claimed = format_utc(now), sorted(set(_claimed(store, id_)))
-    imported_up_to = max(
-        (
-            str(event.data["last_slot"])
-            for event in _events_of(store, id_)
-            if event.type == "schedule.registered" and "last_slot" in event.data
-        ),
-        default="",
-    )
-    ranges = _ranges(plain, (slot for slot in claimed if slot > max(start, imported_up_to)))
+    start = format_utc(now)
+    claimed, imported_up_to = _decided(store, id_)
+    later = sorted(slot for slot in claimed if slot > max(start, imported_up_to))
+    ranges = _ranges(plain, later)
     if imported_up_to > start:  # this log doesn't say which slots were claimed elsewhere
         ranges.insert(0, [start, imported_up_to])
     latest = max([imported_up_to, *claimed])
@@ -67,18 +60,19 @@ def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
     return Recount(start, ranges)
 
 
-def _claimed(store: Store, id_: str) -> Iterator[str]:
-    """The slots of a schedule that were ever claimed, or that `trigger` asked for."""
-    return (
-        str(event.data.get("slot", ""))
-        for event in _events_of(store, id_)
-        if event.type in ("delivery.attempted", "schedule.triggered")
-    )
-
-
-def _events_of(store: Store, id_: str) -> Iterator[Envelope]:
+def _decided(store: Store, id_: str) -> tuple[set[str], str]:
+    """The slots of a schedule that were ever claimed, or that `trigger` asked for; and the last one
+    that was decided in another log, before the schedule was imported, or ``""``."""
+    claimed, imported_up_to = set[str](), ""
     for batch in store.unpinned.replay():
-        yield from (event for event in batch.envelopes if event.id == id_)
+        for event in batch.envelopes:
+            if event.id != id_:
+                continue
+            if event.type in ("delivery.attempted", "schedule.triggered"):
+                claimed.add(str(event.data.get("slot", "")))
+            elif event.type == "schedule.registered" and "last_slot" in event.data:
+                imported_up_to = max(imported_up_to, str(event.data["last_slot"]))
+    return claimed, imported_up_to
 
 
 def _ranges(trigger: Trigger, claimed: Iterable[str]) -> list[list[str]]:
