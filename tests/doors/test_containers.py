@@ -344,6 +344,51 @@ def test_two_loops_in_two_containers(stacks: Callable[..., Stack]) -> None:
         stack.engine.docker("exec", left, "promptyoself", *words)
 
 
+LISTENER = """
+import http.server
+
+class Listener(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open("/data/arrived", "ab") as file:
+            file.write(body + b"\\n")
+        self.send_response(200)
+        self.end_headers()
+
+server = http.server.HTTPServer(("0.0.0.0", 8099), Listener)
+open("/data/arrived", "xb").close()
+server.serve_forever()
+"""
+"""Keeps what another container posts to it, a line each."""
+
+
+def test_a_service_of_apprise_takes_notices(stacks: Callable[..., Stack]) -> None:
+    """The image has Apprise: a destination that is added in the loop's container takes the notice
+    of `notify test`, and then the loop's own about an answer."""
+    stack = stacks()
+
+    def arrived() -> list[dict[str, Any]]:
+        done = stack.compose("exec", "-T", "loop", "cat", "/data/arrived")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    stack.compose("exec", "-T", "--detach", "mcp", "python", "-c", LISTENER)
+    exists = ("exec", "-T", "loop", "test", "-e", "/data/arrived")
+    within(30, lambda: stack.compose(*exists, check=False).returncode == 0, "a listener")
+    added = stack.promptyoself("notify", "add", "ops", "json://mcp:8099/hook")
+    assert (added["kind"], added.get("warnings")) == ("apprise", None)
+    tried = stack.promptyoself("notify", "test", "ops")
+    assert tried["sent"] is True
+    (test,) = arrived()
+    assert test["message"].endswith(tried["notice"])
+    prompt = ("--prompt", "Hello.", "--time", "in 1s", "--reply-to", "ops")
+    stack.promptyoself("register", "--agent-id", AGENT, *prompt)
+    within(30, lambda: stack.events("notice.sent"), "a notice that was taken")
+    (sent,) = stack.events("notice.sent")
+    (reply,) = arrived()[1:]
+    assert reply["message"].endswith(sent["data"]["notice"])
+    assert "You said: Hello." in reply["message"]
+
+
 def things(engine: Engine, user: tuple[str, ...]) -> tuple[set[str], ...]:
     """The images, what is left of smoke.sh, and the user's own containers as they run."""
     left = [
