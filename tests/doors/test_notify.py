@@ -17,6 +17,7 @@ from promptyoself.service.notices import destinations, services
 from promptyoself.state.schedules import EMPTY, OwedNotice
 
 HOOK = "https://hooks.example.org/k3yk3y-12345/x?token=s3cr3t99"
+FORMS = ("json", "table")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -404,3 +405,46 @@ def test_who_is_pinned_has_no_destinations(
     monkeypatch.setenv("PROMPTYOSELF_DIGEST_OPS", "never")
     call("notify", "remove", "ops", "--yes").error("invalid_setting")
     assert file_of(home).read_bytes() == before
+
+
+DOCTOR = ("doctor", "--skip-letta", "--allow-no-loop")
+
+
+def told_by_config_and_doctor() -> list[str]:
+    """What they print on stdout and stderr, in JSON and in the form for people."""
+    calls = [(*words, "--format", form) for words in (("config",), DOCTOR) for form in FORMS]
+    answers = [call(*words) for words in calls]
+    return [(answer.out.decode() + answer.err).lower() for answer in answers]
+
+
+def test_who_is_pinned_is_told_of_no_destination(
+    home: Path, var: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`config` and `doctor` don't tell the names of destinations to a caller who may name none of
+    them, and have the same keys for such a caller."""
+    call("notify", "add", "kestrel", "https://hooks.example.org").success()
+    call("notify", "digest", "kestrel", "--at", "08:00").success()
+    monkeypatch.setenv("PROMPTYOSELF_DESTINATION_UNSIGNED_KESTREL", "https://hooks.example.org")
+    keys = [set(call(*words).success()) for words in (("config",), DOCTOR)]
+    assert all("kestrel" in told for told in told_by_config_and_doctor()[:3])
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", "agent-7")
+    assert not any("kestrel" in told for told in told_by_config_and_doctor())
+    assert [set(call(*words).success()) for words in (("config",), DOCTOR)] == keys
+    monkeypatch.setenv("PROMPTYOSELF_DIGEST_OSPREY", "08:00")  # there is no such destination
+    assert b"osprey" not in call(*DOCTOR).out.lower()
+    monkeypatch.setenv("PROMPTYOSELF_DIGEST_KESTREL", "never")  # the settings can't be read now
+    names = [entry["name"] for entry in call("config").success()["settings"]]
+    assert not [name for name in names if "KESTREL" in name]
+
+
+def test_who_is_pinned_is_told_that_notices_do_not_arrive(
+    home: Path, var: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`doctor` says that something is wrong with destinations, without their names."""
+    call("notify", "add", "kestrel", "https://hooks.example.org").success()
+    add("--every", "1h", "--on-failure", "kestrel")
+    call("notify", "remove", "kestrel", "--yes").success()
+    assert "kestrel" in call(*DOCTOR).error("unhealthy")["error"]
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", "agent-7")
+    assert "notices" in call(*DOCTOR).error("unhealthy")["error"]
+    assert not any("kestrel" in told for told in told_by_config_and_doctor())

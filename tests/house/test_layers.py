@@ -115,6 +115,7 @@ ASK_WHO_IS_PINNED = {
     # The doors know who calls.
     "doors.session": "hands out the store as the caller may see it",
     "doors.completion": "destinations are the operator's",
+    "doors.commands.configuration": "and so are their settings",
     "doors.commands.mcp": "an agenda is the caller's own, unless another is named",
     "doors.commands.schedules": "with --check, it asks Letta for the caller's agent first",
     "doors.commands.delivery": "Letta's agents, and what a pass tells, are no part of the store",
@@ -129,6 +130,7 @@ ASK_WHO_IS_PINNED = {
     "service.proof.signed_heads": "a key speaks for everybody's events",
     "service.upkeep.recover": "a recovery changes everybody's log",
     "service.notices.destinations": "where notices go is the operator's choice",
+    "service.upkeep.doctor": "the names of destinations are the operator's",
     "service.upkeep.running_loop": "the loop is no business of an agent",
     # Work on all agents' data, of which a pinned caller gets a part.
     "service.delivery.loop": "a pass claims the slots of that agent alone",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
 
 from promptyoself.core.errors import WrongUsage, sentence
+from promptyoself.core.setting_values import destination_of
 from promptyoself.core.settings import Source, find_setting, read_sources, settings_path
 from promptyoself.doors.command import command
 from promptyoself.doors.groups import CommandGroup
@@ -17,6 +19,23 @@ from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.core.setting_values import Setting
+
+
+def visible_sources(session: Session) -> list[Source]:
+    """The settings that the caller may see. One who is pinned to an agent sees none of those of
+    destinations, whose names are in them."""
+    sources = list(read_sources(var=session.var))
+    if not is_pinned(session, sources):
+        return sources
+    return [source for source in sources if destination_of(source.setting.name) is None]
+
+
+def is_pinned(session: Session, sources: Iterable[Source]) -> bool:
+    """Whether the caller is pinned to an agent, also where the settings can't be read."""
+    return session.settings.only_agent is not None or any(
+        source.value for source in sources if source.setting.name == "PROMPTYOSELF_ONLY_AGENT"
+    )
+
 
 config_command = CommandGroup(
     "config",
@@ -37,7 +56,7 @@ def list_command(session: Session) -> Document:
     """
     path = settings_path()
     listed = []
-    for source in read_sources(var=session.var):
+    for source in visible_sources(session):
         entry: dict[str, object] = {
             "name": source.setting.name,
             "value": source.shown,

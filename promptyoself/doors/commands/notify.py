@@ -12,6 +12,7 @@ import click
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.settings import load_settings, read_sources, settings_path
 from promptyoself.doors.command import command
+from promptyoself.doors.commands.configuration import is_pinned
 from promptyoself.doors.groups import CommandGroup
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
@@ -203,17 +204,10 @@ def _known(session: Session, name: str) -> Mapping[str, Destination]:
     problem = session.problem
     if problem is None:
         return session.settings.destinations
-    if destination_of(str(problem.details.get("setting"))) != name or _is_pinned(session):
+    pinned = is_pinned(session, read_sources(var=session.var))
+    if destination_of(str(problem.details.get("setting"))) != name or pinned:
         raise problem
     return {}
-
-
-def _is_pinned(session: Session) -> bool:
-    """As the environment has it, where the settings can't be read."""
-    sources = read_sources(var=session.var)
-    return any(
-        source.value for source in sources if source.setting.name == "PROMPTYOSELF_ONLY_AGENT"
-    )
 
 
 def _address(session: Session, name: str, address: str | None) -> str:

@@ -42,7 +42,7 @@ def doctor_command(
     It also says where each setting came from. Exits 1 where a check fails: also where schedules
     have failed, and where prompts are to be delivered and no loop is running. It changes nothing.
     """
-    from promptyoself.core.settings import read_sources
+    from promptyoself.doors.commands.configuration import visible_sources
     from promptyoself.service.delivery.configured_targets import ConfiguredTargets
     from promptyoself.service.upkeep.doctor import Check, examine
 
@@ -62,7 +62,7 @@ def doctor_command(
         checks += [Check(*found) for found in checkout.examine(Path(broca), os.environ)]
     settings = [
         {"name": source.setting.name, "value": source.shown, "origin": source.origin}
-        for source in read_sources(var=session.var)
+        for source in visible_sources(session)
     ]
     listed = [check._asdict() for check in checks]
     failed = [check for check in checks if not check.ok]

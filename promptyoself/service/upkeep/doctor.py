@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from promptyoself import __version__
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.setting_values import destination_of
 from promptyoself.core.settings import default_zone, describe_unknown, desire_half_life
 from promptyoself.core.times import format_duration
 from promptyoself.events.kinds import FINISHED
@@ -118,7 +119,11 @@ def _software() -> Check:
 
 
 def _settings(store: Store) -> Check:
-    complaints = [describe_unknown(unknown) for unknown in store.settings.unknown]
+    complaints = [
+        describe_unknown(unknown)
+        for unknown in store.settings.unknown
+        if not (_hides_destinations(store) and destination_of(unknown.name))
+    ]
     if not complaints:
         return Check("settings", True, "none is unknown")
     detail = " ".join(message for message, _ in complaints).removesuffix(".")
@@ -285,6 +290,9 @@ def _notices(store: Store, state: State, quick: bool) -> Check | None:
     if refusals := refusing(state):
         problems.append(refusals)
         hints.append("`promptyoself notify test NAME` says what is wrong.")
+    if problems and _hides_destinations(store):
+        hint = "The operator's `promptyoself doctor` says which, and why."
+        return Check("notices", False, "some don't reach their destinations", hint)
     if problems:
         return Check("notices", False, "; ".join(problems), " ".join(hints))
     if not destinations:
@@ -294,10 +302,15 @@ def _notices(store: Store, state: State, quick: bool) -> Check | None:
     ]
     detail = f"{len(state.notices)} to be sent to {len(destinations)} "
     detail += "destination" if len(destinations) == 1 else "destinations"
-    if unsigned:
+    if unsigned and not _hides_destinations(store):
         hint = f"`promptyoself notify add {unsigned[0]} --replace` makes a secret for it."
         return Check("notices", True, f"{detail}; {', '.join(unsigned)} without a signature", hint)
     return Check("notices", True, detail)
+
+
+def _hides_destinations(store: Store) -> bool:
+    """Whether the caller is pinned to an agent, and so isn't told the names of destinations."""
+    return store.settings.only_agent is not None
 
 
 def _hung(store: Store, now: datetime, living: list[str]) -> str:
