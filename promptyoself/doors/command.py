@@ -10,8 +10,9 @@ import click
 from promptyoself.core.diagnostics import redact_prompt, register_secrets
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.long_work import limited
+from promptyoself.core.times import parse_zone
 from promptyoself.doors import output
-from promptyoself.doors.options import help_option
+from promptyoself.doors.options import help_option, reader_zone_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.registry import READERS
 from promptyoself.doors.session import Caller, Session
@@ -27,24 +28,31 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
 def command(
-    name: str, *, mends_settings: bool = False
+    name: str, *, mends_settings: bool = False, shows_times: bool = False
 ) -> Callable[[Callable[..., Document | None]], click.Command]:
     """Make a command of a function, which gets a :class:`Session` and the command's own options.
 
     The document that the function returns is printed, or returned to the program that called. A
     function that prints for itself returns ``None``. A command that ``mends_settings`` is called
-    although a setting is wrong, which every other command refuses.
+    although a setting is wrong, which every other command refuses. One that ``shows_times`` lets a
+    person name the zone of the times that are given and shown.
     """
 
     def make_command(function: Callable[..., Document | None]) -> click.Command:
         @functools.wraps(function)
         def run(
-            *, var: str | None, format_: str | None, no_pager: bool, **options: Any
+            *,
+            var: str | None,
+            format_: str | None,
+            no_pager: bool,
+            reader_zone: str | None = None,
+            **options: Any,
         ) -> Document | None:
-            common = _Common(var, format_, no_pager)
+            common = _Common(var, format_, no_pager, reader_zone)
             return _run(function, common, options, mends_settings=mends_settings)
 
         click_command = click.command(name, context_settings={"show_default": True})(run)
+        click_command.params += [reader_zone_option()] if shows_times else []
         click_command.params += [
             click.Option(
                 ["--var"], metavar="DIR", help="The data directory (else PROMPTYOSELF_VAR)."
@@ -65,11 +73,12 @@ def command(
 
 
 class _Common(NamedTuple):
-    """The options that every command has."""
+    """The options that every command has, and the one of those that show times."""
 
     var: str | None
     format: str | None
     no_pager: bool
+    reader_zone: str | None
 
 
 def _run(
@@ -98,6 +107,10 @@ def _run(
     limit = limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None)
     with _log_crashes(session, options.get("prompt")):
         try:
+            if common.reader_zone is not None:
+                session.settings = session.settings._replace(
+                    timezone=parse_zone(common.reader_zone)
+                )
             if options.get("agent_id"):
                 options["agent_id"] = session.agent_named(options["agent_id"], warns=False)
             with limit if is_limited else session.watched():

@@ -197,4 +197,15 @@ dry_run_option = click.option(
 tag_option = click.option(
     "--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated."
 )
+
+
+def reader_zone_option() -> click.Option:
+    """The option ``--tz`` of commands that show times. Agents don't have it."""
+    return click.Option(
+        ["--tz", "reader_zone"],
+        metavar="ZONE",
+        help="The zone of the times that you give and see (else PROMPTYOSELF_TZ).",
+    )
+
+
 limit_option = click.option("--limit", type=Whole(1, 10**9), metavar="N", help="How many at most.")

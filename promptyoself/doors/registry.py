@@ -67,6 +67,7 @@ _WHEN = frozenset({"rrule", "when"})  # agents give words as `time` and `every`
 _FOR_PEOPLE = _WHEN | {"prompt-file", "render", "tag", "target", "keep-reply", "reply-to"}
 _SEVERAL = frozenset({"agent-id", "tag", "all", "yes"})
 _SIGNING = frozenset({"note", "key"})
+_READERS_ZONE = frozenset({"tz"})
 
 TOOLS: dict[str, Tool] = {
     "register": Tool(
@@ -85,9 +86,16 @@ TOOLS: dict[str, Tool] = {
         Effect.READS,
         "schedules:ScheduleList",
         "agent",
-        people_only=frozenset({"name", "query", "tag", "sort", "all"}),
+        people_only=_READERS_ZONE | {"name", "query", "tag", "sort", "all"},
     ),
-    "show": Tool("listing", "Show a schedule", Effect.READS, "schedules:ScheduleShown", "agent"),
+    "show": Tool(
+        "listing",
+        "Show a schedule",
+        Effect.READS,
+        "schedules:ScheduleShown",
+        "agent",
+        people_only=_READERS_ZONE,
+    ),
     "modify": Tool(
         "schedules",
         "Change a schedule",
@@ -141,7 +149,14 @@ TOOLS: dict[str, Tool] = {
         "agent",
         people_only=_WHEN,
     ),
-    "simulate": Tool("forecast", "Look ahead", Effect.READS_LOG, "forecast:Simulation", "operator"),
+    "simulate": Tool(
+        "forecast",
+        "Look ahead",
+        Effect.READS_LOG,
+        "forecast:Simulation",
+        "operator",
+        people_only=_READERS_ZONE,
+    ),
     "idle": Tool(
         "schedules",
         "Schedule a list of desires",
@@ -154,7 +169,9 @@ TOOLS: dict[str, Tool] = {
     "desire": Tool(
         "desires", "Record a desire", Effect.WRITES, "desires:Recorded", acts_for_agent=True
     ),
-    "desires": Tool("desires", "List desires", Effect.READS, "desires:DesireList"),
+    "desires": Tool(
+        "desires", "List desires", Effect.READS, "desires:DesireList", people_only=_READERS_ZONE
+    ),
     "reinforce": Tool("desires", "Strengthen a desire", Effect.WRITES, "desires:Reinforced"),
     "prune": Tool(
         "desires",
@@ -165,7 +182,12 @@ TOOLS: dict[str, Tool] = {
         acts_for_agent=True,
     ),
     "budgets": Tool(
-        "forecast", "Show what is left to spend", Effect.READS, "schedules:Budgets", "operator"
+        "forecast",
+        "Show what is left to spend",
+        Effect.READS,
+        "schedules:Budgets",
+        "operator",
+        people_only=_READERS_ZONE,
     ),
     "history": Tool(
         "log",
@@ -173,7 +195,7 @@ TOOLS: dict[str, Tool] = {
         Effect.READS_LOG,
         "schedules:History",
         "agent",
-        people_only=frozenset({"ndjson", "follow", "text"}),
+        people_only=_READERS_ZONE | {"ndjson", "follow", "text"},
     ),
     "replies": Tool(
         "log",
@@ -181,16 +203,47 @@ TOOLS: dict[str, Tool] = {
         Effect.READS_LOG,
         "schedules.replies:ReplyList",
         "operator",
-        people_only=frozenset({"ndjson", "follow"}),
+        people_only=_READERS_ZONE | {"ndjson", "follow"},
     ),
-    "audit": Tool("audit", "Account for every slot", Effect.READS_LOG, "audit:Audit", "operator"),
-    "diff": Tool("audit", "Compare two times", Effect.READS_LOG, "audit:Difference", "operator"),
-    "stats": Tool("log", "Count what there is", Effect.READS_LOG, "schedules:Stats", "operator"),
+    "audit": Tool(
+        "audit",
+        "Account for every slot",
+        Effect.READS_LOG,
+        "audit:Audit",
+        "operator",
+        people_only=_READERS_ZONE,
+    ),
+    "diff": Tool(
+        "audit",
+        "Compare two times",
+        Effect.READS_LOG,
+        "audit:Difference",
+        "operator",
+        people_only=_READERS_ZONE,
+    ),
+    "stats": Tool(
+        "log",
+        "Count what there is",
+        Effect.READS_LOG,
+        "schedules:Stats",
+        "operator",
+        people_only=_READERS_ZONE,
+    ),
     "head": Tool(
-        "log", "Name the last event", Effect.READS, "proof:Head", "operator", people_only=_SIGNING
+        "log",
+        "Name the last event",
+        Effect.READS,
+        "proof:Head",
+        "operator",
+        people_only=_READERS_ZONE | _SIGNING,
     ),
     "verify": Tool(
-        "log", "Check the log", Effect.READS_LOG, "proof:Verified", "operator", people_only=_SIGNING
+        "log",
+        "Check the log",
+        Effect.READS_LOG,
+        "proof:Verified",
+        "operator",
+        people_only=_READERS_ZONE | _SIGNING,
     ),
     "agents": Tool(
         "delivery", "List agents", Effect.READS, "delivery:AgentList", "operator", asks_letta=True

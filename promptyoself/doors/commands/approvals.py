@@ -104,7 +104,7 @@ _READ = (
 )
 
 
-@command("approvals")
+@command("approvals", shows_times=True)
 def approvals_command(session: Session) -> Document:
     """List approvals, and what is left of each.
 

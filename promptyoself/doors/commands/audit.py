@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from promptyoself.store.store import Store
 
 
-@command("audit")
+@command("audit", shows_times=True)
 @click.option("--since", metavar="T", help="Only slots from then on: 2027-01-30, '7d ago'.")
 @click.option("--until", metavar="T", help="Only slots up to then: 2027-01-31, '1h ago' (now).")
 @click.option("--agent-id", metavar="AGENT", help="Only slots of this agent's schedules.")
@@ -54,7 +54,7 @@ def retries_of(store: Store) -> dict[str, str]:
     return {key: slot.retry_at for key, slot in slots if slot.retry_at and not slot.worker}
 
 
-@command("diff")
+@command("diff", shows_times=True)
 @click.option(
     "--since",
     "--from",
@@ -82,7 +82,7 @@ def _ids(answer: Document, key: str) -> list[str]:
     return [record["id"] for record in answer.get(key, ())]
 
 
-@command("report")
+@command("report", shows_times=True)
 @click.option("--since", default="yesterday", metavar="T", help="From then on: 'last night', 2h.")
 @click.option("--until", metavar="T", help="Up to then: 'this morning', '1h ago' (now).")
 @only_agent_option

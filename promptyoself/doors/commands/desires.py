@@ -34,7 +34,7 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
     return record(session.store(), agent_id, now=session.now(), **options)
 
 
-@command("desires")
+@command("desires", shows_times=True)
 @only_agent_option
 @click.option(
     "--min-strength", type=float, metavar="S", help="Only those of at least this strength."

@@ -10,7 +10,7 @@ from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 
-@command("simulate")
+@command("simulate", shows_times=True)
 @click.option("--until", required=True, metavar="T", help="How far: 2027-01-31; 'in 7d'.")
 @only_agent_option
 @click.option(
@@ -38,7 +38,7 @@ def simulate_command(
     return answer
 
 
-@command("budgets")
+@command("budgets", shows_times=True)
 @only_agent_option
 def budgets_command(session: Session, agent_id: str | None) -> Document:
     """Show what of today's deliveries is left, and spent.
@@ -51,7 +51,7 @@ def budgets_command(session: Session, agent_id: str | None) -> Document:
     return budgets(session.reading(agent_id=agent_id), agent_id, session.now())
 
 
-@command("agenda")
+@command("agenda", shows_times=True)
 @click.option(
     "--for", "length", default="24h", metavar="DURATION", help="How far ahead: 24h, 3d, 1w."
 )

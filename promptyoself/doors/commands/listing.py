@@ -30,7 +30,7 @@ _at = click.option(
 )
 
 
-@command("list")
+@command("list", shows_times=True)
 @only_agent_option
 @click.option("--status", type=click.Choice(_STATUSES), help="Only these (active and paused).")
 @click.option("--name", metavar="TEXT", help="Only those whose name has this.")
@@ -113,7 +113,7 @@ def warn_of_brocas(session: Session, store: Store, ids: list[str]) -> None:
             session.add_warning(no_broca_loop_warning(store, agents))
 
 
-@command("show")
+@command("show", shows_times=True)
 @schedule_option()
 @_at
 def show_command(session: Session, id_: str, at: str | None) -> Document:

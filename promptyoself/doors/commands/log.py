@@ -36,7 +36,7 @@ _limit_option = click.option(
 )
 
 
-@command("history")
+@command("history", shows_times=True)
 @schedule_option("Only this schedule's or desire's.", required=False)
 @only_agent_option
 @click.option("--type", "type_", metavar="TYPE", help="Only this type: delivery, delivery.failed.")
@@ -117,7 +117,7 @@ def history_command(
     return {**answer, "texts": sent} if texts else answer
 
 
-@command("replies")
+@command("replies", shows_times=True)
 @schedule_option("Only to this schedule's prompts.", required=False)
 @only_agent_option
 @click.option("--since", metavar="T", help="Recorded not before: 2027-01-30T09:00, '2h ago'.")
@@ -245,7 +245,7 @@ def _newest(items: Iterator[Any], limit: int, kind: _Items) -> Document:
     return answer if total == len(newest) else {**answer, "total": total}
 
 
-@command("verify")
+@command("verify", shows_times=True)
 @click.option("--head", metavar="SEQ:HASH", help="Prove that this head is on the chain.")
 @click.option("--note", metavar="FILE", help="Prove it of every signed head in FILE; - is stdin.")
 @click.option("--key", metavar="PUB", help="The public key of --note: its file, or ed25519:….")
@@ -285,7 +285,7 @@ def verify_command(
     return check()
 
 
-@command("head")
+@command("head", shows_times=True)
 @click.option("--note", is_flag=True, help="Print it as one signed line instead of JSON.")
 @click.option("--key", metavar="FILE", help="The private key for --note (else keys/head.key).")
 @_chain
@@ -390,7 +390,7 @@ def _is_confirmed(session: Session, shown: Document) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-@command("stats")
+@command("stats", shows_times=True)
 def stats_command(session: Session) -> Document:
     """Count schedules, desires, events and bytes.
 

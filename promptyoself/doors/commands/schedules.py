@@ -12,7 +12,7 @@ import click
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.ids import is_agent_id
 from promptyoself.core.setting_values import close_destination
-from promptyoself.core.times import shown
+from promptyoself.core.times import parse_zone, shown
 from promptyoself.doors.command import command
 from promptyoself.doors.options import (
     ChoiceOrNone,
@@ -235,6 +235,10 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
     from promptyoself.service.schedules.times.fires import next_fires, planned_fires
 
     request, now = Request(**options), session.now()
+    if id_ is not None and session.for_people and request.timezone is not None:
+        # A schedule has a zone of its own, so this is the reader's.
+        zone, request = parse_zone(request.timezone), request._replace(timezone=None)
+        session.settings = session.settings._replace(timezone=zone)
     if id_ is None:
         _warn_of_zone(session, request)
         return planned_fires(request, session.store().settings, count, now)

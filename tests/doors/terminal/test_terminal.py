@@ -15,6 +15,8 @@ from terminals import at_terminal, picture, without_codes
 
 from promptyoself import cli
 from promptyoself.doors.agent_names import known_names, remember_names
+from promptyoself.doors.agent_parameters import commands_of, parameters
+from promptyoself.doors.registry import TOOLS
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
@@ -24,6 +26,17 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]bold[/red]\u202egnp.exe\r\n│ sch_00000000 │\t:smile:"
+
+
+WITH_A_ZONE = {
+    "list": "", "show": "ID", "agenda": "", "simulate": "--until 2026-11-29T10:00Z",
+    "report": "", "history": "", "replies": "", "diff": "--since 0", "stats": "", "desires": "",
+    "budgets": "", "approvals": "", "audit": "", "verify": "", "head": "",
+}  # fmt: skip
+"""The commands that look at what there is, and a call of each."""
+
+_WITHOUT_TIMES = {"replies", "desires", "budgets", "approvals", "verify"}
+"""Those that have no time to show here."""
 
 
 def environ_at(var: Path, environ: dict[str, str], **more: str) -> dict[str, str]:
@@ -204,6 +217,48 @@ def test_times_are_the_readers(var: Path, clock: Clock, monkeypatch: pytest.Monk
     (line,) = picture("list", columns=100).splitlines()[1:]
     assert "weekdays at 09:00  " in line
     assert "today 09:00 (in 2 h)" in line
+
+
+@pytest.mark.parametrize("command", sorted(WITH_A_ZONE))
+def test_a_reader_may_name_a_zone(
+    command: str, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--tz` wins over the setting wherever times are looked at. One that doesn't exist is one
+    error, and agents have no such option."""
+    id_ = add("--time", "2026-11-28T12:00Z", prompt="x")
+    call("execute")
+    monkeypatch.setenv("PROMPTYOSELF_TZ", "Europe/Paris")
+    words = [command, *WITH_A_ZONE[command].replace("ID", id_).split()]
+    in_tokyo = picture(*words, "--tz", "Asia/Tokyo")
+    assert in_tokyo != picture(*words) or command in _WITHOUT_TIMES
+    monkeypatch.setenv("PROMPTYOSELF_TZ", "Asia/Tokyo")
+    assert in_tokyo == picture(*words)
+    document = call(*words, "--tz", "Asia/Tokio").error("unknown_zone")
+    assert "Asia/Tokyo" in document["hint"]
+    assert "Asia/Tokyo" in picture(*words, "--tz", "Asia/Tokio")
+    for offered in commands_of(cli.cli, {command} & TOOLS.keys()).values():
+        assert "tz" not in [parameter.name for parameter in parameters(offered)]
+
+
+def test_a_zone_changes_no_json(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that names one gets the same document; what it asks for is read there."""
+    id_ = add("--cron", "0 9 * * *", "--tz", "Europe/Paris", prompt="x")
+    for words in (("list",), ("show", id_), ("history",), ("stats",)):
+        answer, there = call(*words), call(*words, "--tz", "Asia/Tokyo")
+        assert there.out == answer.out, words
+    since = call("report", "--since", "2026-11-28T09:00", "--tz", "Asia/Tokyo").success()
+    assert since["since"] == "2026-11-28T00:00:00.000000Z"
+
+
+def test_the_fires_of_a_schedule_are_shown_in_a_zone(var: Path, clock: Clock) -> None:
+    """With a trigger, the zone is the trigger's, and with a schedule the reader's. A program that
+    names both is refused as before."""
+    id_ = add("--cron", "0 9 * * *", "--tz", "UTC", prompt="x")
+    shown = picture("next", id_, "--tz", "Asia/Tokyo")
+    assert "Sat 21 Nov 18:00" in shown
+    assert "Asia/Tokyo" in picture("next", id_, "--tz", "Asia/Tokio")
+    assert "conflicting_options" in picture("next", id_, "--tz", "Asia/Tokyo", "--every", "1h")
+    call("next", "--id", id_, "--tz", "Asia/Tokyo").error("conflicting_options", 2)
 
 
 @pytest.mark.skipif((ROOT / ".env").exists(), reason="a developer's settings would count")
