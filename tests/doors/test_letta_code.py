@@ -216,6 +216,21 @@ def test_one_that_falls_silent_is_told_of(place: Place, monkeypatch: pytest.Monk
     assert len({event["pid"] for event in events[:4]}) == 1
 
 
+def test_one_that_does_not_end_is_killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is frozen, so it hears of nothing. `up` ends all the same."""
+    monkeypatch.setattr(supervisor, "_END_SECONDS", 0.1)
+
+    def until(events: list[dict[str, Any]]) -> bool:
+        is_ready = events[-1]["event"] == "ready"
+        if is_ready:
+            os.kill(events[0]["pid"], signal.SIGSTOP)
+        return is_ready
+
+    events = run_here(place.plan(), until)
+    assert events[-1]["event"] == "stopped"
+    assert gone(events[0]["pid"])
+
+
 def test_two_on_one_store_are_refused(place: Place) -> None:
     """Also on another port; and also while the first App Server outlives its `up`."""
     with place.up() as running:

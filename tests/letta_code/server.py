@@ -211,6 +211,12 @@ class LettaCode:
                     if entry["type"] == "message":
                         yield entry["message"]
 
+    def tear(self, conversation_id: str) -> None:
+        """Leave a conversation as a server does that is killed while it writes its file: empty."""
+        for file in self.store.glob("conversations/*/conversation.json"):
+            if json.loads(file.read_text())["id"] == conversation_id:
+                file.write_text("")
+
     def copies(self, otid: str) -> int:
         """How often a message with this otid is in the stored transcripts."""
         return sum(message.get("otid") == otid for message in self.stored())

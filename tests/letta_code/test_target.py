@@ -350,15 +350,19 @@ def test_a_turn_in_which_its_conversation_is_summed_up(
 
 def test_the_server_is_killed_in_a_turn(new_letta_code: Servers) -> None:
     """The message is there once, unanswered; and nothing comes of its turn any more. The same
-    target goes on as soon as the server is back."""
+    target goes on as soon as the server is back. What was torn at the kill is gone for the server:
+    its sender knows that it can't tell, and another process begins from the start."""
     server = new_letta_code()
     agent = server.agent()
     target = LettaCode(server.url, call_timeout=30)
-    message = fresh(agent, "Take your time. [[drip:30]]")
+    message, torn = (fresh(agent, "Take your time. [[drip:30]]") for _ in range(2))
     run_id = str(target.send(message).run_id)
+    torn_place = target.send(torn).conversation_id
     begun(target, message)
+    begun(target, torn)
     time.sleep(0.3)
     server.kill()
+    server.tear(str(torn_place))
     until(lambda: target._connection is None or not target._connection.alive)
     refusal("retry", "letta_code_unreachable", target.send, fresh(agent))
     refusal("permanent", "run_not_found", target.run, run_id)
@@ -369,6 +373,13 @@ def test_the_server_is_killed_in_a_turn(new_letta_code: Servers) -> None:
     assert found.conversation_id is not None
     assert ended(target, fresh(agent)).status == "completed"
     assert server.copies(message.otid) == 1
+    refusal("retry", "conversation_not_found", target.find, torn, since())
+    another = LettaCode(server.url)
+    again = dataclasses.replace(torn, text="Again.", tried=True)
+    assert another.find(again, since()) is None
+    assert another.send(again).conversation_id not in (None, torn_place)
+    assert begun(another, again).conversation_id != torn_place
+    another.close()
     target.close()
 
 
