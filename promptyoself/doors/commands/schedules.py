@@ -157,7 +157,7 @@ def register_command(
 
 
 def _register_all(session: Session, source: str, *, dry_run: bool) -> Document:
-    from promptyoself.doors.commands.transfer import opened
+    from promptyoself.doors.commands.transfer import beside, opened
     from promptyoself.service.files.registrations import MAX_BYTES, register_all
 
     session.command = "register --from"
@@ -176,7 +176,9 @@ def _register_all(session: Session, source: str, *, dry_run: bool) -> Document:
         return with_ids
 
     def registered(store: Store) -> Document:
-        answer = register_all(store, content, now, dry_run=dry_run, understood=understood)
+        answer = register_all(
+            store, content, now, dry_run=dry_run, understood=understood, tell=beside(session)
+        )
         return {"file": source, **answer}
 
     return session.scheduled(registered)

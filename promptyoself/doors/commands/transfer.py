@@ -19,6 +19,7 @@ from promptyoself.doors.session import Session
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from promptyoself.service.files.registrations import Tell
     from promptyoself.store.store import Store
 
 _file = click.argument("file", metavar="FILE")
@@ -129,7 +130,15 @@ def import_crontab_command(
         content = source.read(MAX_BYTES + 1)
     now = session.now()
     return session.scheduled(
-        lambda store: import_crontab(store, content, timezone, now, system=system, dry_run=dry_run)
+        lambda store: import_crontab(
+            store,
+            content,
+            timezone,
+            now,
+            system=system,
+            dry_run=dry_run,
+            tell=beside(session),
+        )
     )
 
 
@@ -152,8 +161,17 @@ def import_letta_cron_command(
         content = source.read(MAX_BYTES + 1)
     now = session.now()
     return session.scheduled(
-        lambda store: import_letta_cron(store, content, agent_id, now, dry_run=dry_run)
+        lambda store: import_letta_cron(
+            store, content, agent_id, now, dry_run=dry_run, tell=beside(session)
+        )
     )
+
+
+def beside(session: Session) -> Tell | None:
+    """Puts what people are shown of schedules beside the answer, where a person reads it."""
+    if not session.for_people:
+        return None
+    return lambda schedules: session.beside.update(schedules=schedules)
 
 
 def opened(source: str) -> AbstractContextManager[BinaryIO]:

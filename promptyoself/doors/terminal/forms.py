@@ -19,6 +19,7 @@ from promptyoself.doors.terminal.inventories import (
     show_verified,
 )
 from promptyoself.doors.terminal.problems import show_checks, show_error, show_warning
+from promptyoself.doors.terminal.registrations import show_registered
 from promptyoself.doors.terminal.replies import show_followed_replies, show_replies
 from promptyoself.doors.terminal.report import show_report
 from promptyoself.doors.terminal.reports import show_audit, show_budgets, show_diff, show_forecast
@@ -27,6 +28,8 @@ from promptyoself.doors.terminal.screen import Document, Screen
 from promptyoself.doors.terminal.setup import show_set_up
 
 _CHANGES = ("cancel", "edit", "idle", "modify", "pause", "register", "resume", "trigger", "undo")
+
+_FROM_FILES = ("register --from", "import-crontab", "import-letta-cron")
 
 _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "agenda": show_agenda,
@@ -54,6 +57,7 @@ _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "stats": show_stats,
     "verify": show_verified,
     **dict.fromkeys(_CHANGES, show_change),
+    **dict.fromkeys(_FROM_FILES, show_registered),
 }
 """The form of a command's answer, where it has one of its own."""
 

@@ -66,7 +66,7 @@ def _show_lines(schedules: list[Document], screen: Screen) -> None:
                 mark,
                 name,
                 agents[schedule["agent_id"]],
-                _recurrence(schedule, screen, brief=True),
+                recurrence_of(schedule, screen, brief=True),
                 _next(schedule, screen),
                 outcome,
                 _prompt(schedule),
@@ -135,7 +135,8 @@ def _prompt(schedule: Document) -> Text:
     return plain(" ".join(schedule["prompt"].split()))
 
 
-def _recurrence(schedule: Document, screen: Screen, *, brief: bool) -> Text:
+def recurrence_of(schedule: Document, screen: Screen, *, brief: bool) -> Text:
+    """How a schedule recurs; ``brief`` leaves the region of its zone out."""
     words = recurrence(
         schedule["schedule_type"],
         schedule["schedule_value"],
@@ -220,7 +221,7 @@ def _when(schedule: Document, screen: Screen) -> Text:
     kind, value = schedule["schedule_type"], schedule["schedule_value"]
     if kind == "once":
         return Text.assemble("once, ", screen.clock(value))
-    words = _recurrence(schedule, screen, brief=False)
+    words = recurrence_of(schedule, screen, brief=False)
     if kind in ("cron", "rrule") and not words.plain.startswith(value):
         words.append(f"  {visible(value, one_line=True)}", style="dim")
     if schedule["jitter"]:

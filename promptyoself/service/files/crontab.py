@@ -11,7 +11,7 @@ import orjson
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.texts import NotUTF8, text_of
-from promptyoself.service.files.registrations import Entry, register_entries
+from promptyoself.service.files.registrations import Entry, Tell, register_entries
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
 
@@ -50,12 +50,13 @@ def import_crontab(
     *,
     system: bool = False,
     dry_run: bool = False,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Register what the lines of a crontab tell agents, in one append.
 
     ``zone`` is that of lines for which the crontab sets none. ``system`` says that each line names
     a user after its times, as in /etc/crontab. The answer has the lines that were ``taken``, and
-    those that were ``left``, each with its reason.
+    those that were ``left``, each with its reason. ``tell`` is called as :data:`Tell` says.
 
     Raises:
         PromptyoselfError: ``bad_entries`` if a line that is a prompt can't be registered;
@@ -79,7 +80,7 @@ def import_crontab(
         asked = {**prompt._asdict(), "cron": line.cron, "timezone": line.zone or zone}
         asked["prompt"] = asked.pop("text")
         entries.append(Entry(line.number, asked, {}, Request(**asked)))
-    registered = register_entries(store, entries, now, dry_run=dry_run)
+    registered = register_entries(store, entries, now, dry_run=dry_run, tell=tell)
     taken = [
         {**told, "agent_id": entry.request.agent_id, "cron": entry.request.cron}
         for told, entry in zip(registered.pop("schedules"), entries, strict=True)

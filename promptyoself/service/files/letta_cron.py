@@ -11,6 +11,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.times import shown
 from promptyoself.events.draft import Draft
 from promptyoself.service.files.letta_tasks import NotTaken, Taken, differences, taken
+from promptyoself.service.files.registrations import Tell, shown_beside
 from promptyoself.service.schedules.change import pause
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -40,12 +41,13 @@ def import_letta_cron(
     now: datetime,
     *,
     dry_run: bool = False,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Register the tasks of a ``crons.json``, in one append; only an agent's, if one is named.
 
     The answer has the tasks that were ``taken``, those that were ``left``, each with its reason,
     and the ``differences`` that there are for all that were taken. The same file again changes
-    nothing.
+    nothing. ``tell`` is called as :data:`Tell` says.
 
     Raises:
         PromptyoselfError: ``invalid_letta_cron``, ``file_too_large``. Nothing was registered.
@@ -73,6 +75,8 @@ def import_letta_cron(
                 line["notes"] = [f"It says the same as task {same}; both are one schedule."]
             told.taken.append({"task": task["id"], **line})
             told.requests.append(wanted.request)
+        if tell is not None:
+            tell(shown_beside(composition.read().state, (line["id"] for line in told.taken)))
         return composition.drafts, told
 
     if dry_run or not tasks:

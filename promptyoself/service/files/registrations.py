@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -37,6 +37,11 @@ class Entry(NamedTuple):
     request: Request
 
 
+Tell = Callable[[dict[str, dict[str, Any]]], None]
+"""Is handed what people are shown of the schedules that were registered, or would be, by their
+ids."""
+
+
 class _Bad(NamedTuple):
     line: int
     key: str | None
@@ -50,9 +55,10 @@ def register_all(
     *,
     dry_run: bool = False,
     understood: Callable[[Request], Request] = lambda request: request,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Register everything that a file has. What is there already stays as it is. ``understood``
-    puts ids in the place of names of agents.
+    puts ids in the place of names of agents. ``tell`` is called as :data:`Tell` says.
 
     Raises:
         PromptyoselfError: ``bad_entries``, with the first of the errors as ``bad`` and their number
@@ -61,7 +67,7 @@ def register_all(
     """
     entries, bad = read_entries(content)
     entries = [entry._replace(request=understood(entry.request)) for entry in entries]
-    return register_entries(store, entries, now, bad=bad, dry_run=dry_run)
+    return register_entries(store, entries, now, bad=bad, dry_run=dry_run, tell=tell)
 
 
 def register_entries(
@@ -71,8 +77,9 @@ def register_entries(
     *,
     bad: Sequence[_Bad] = (),
     dry_run: bool = False,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """Register what was written, in one append.
+    """Register what was written, in one append. ``tell`` is called as :data:`Tell` says.
 
     Raises:
         PromptyoselfError: ``bad_entries``. Nothing was registered.
@@ -98,6 +105,8 @@ def register_entries(
                 registered.append(_told(entry, answer))
         if refused:
             raise _bad_entries(refused)
+        if tell is not None:
+            tell(shown_beside(composition.read().state, (line["id"] for line in registered)))
         return composition.drafts, registered
 
     if dry_run or wrong or not entries:
@@ -105,6 +114,21 @@ def register_entries(
     else:
         registered = store.transact(now, decide)
     return _answer(registered, dry_run=dry_run)
+
+
+def shown_beside(state: State, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What people are shown of these schedules beside what an answer has."""
+    schedules = ((id_, state.schedules[id_]) for id_ in ids)
+    return {
+        id_: {
+            "agent_id": schedule.agent_id,
+            "schedule_type": schedule.schedule_type,
+            "schedule_value": schedule.schedule_value,
+            "timezone": schedule.timezone,
+            "status": schedule.status,
+        }
+        for id_, schedule in schedules
+    }
 
 
 def read_entries(content: bytes) -> tuple[list[Entry], list[_Bad]]:
