@@ -9,7 +9,7 @@ import orjson
 import pytest
 from dispatch import Place
 from test_notifier import define, execute, hook, place, told  # noqa: F401 (fixtures too)
-from webhooks import Answer, Webhook, webhook
+from webhooks import Answer, Fault, Received, Webhook, webhook
 
 from promptyoself.core.setting_values import Destination
 
@@ -70,7 +70,66 @@ def test_a_digest_that_nobody_takes_is_not_sent_each_minute(place: Place, hook: 
         execute(place)
         place.ahead += timedelta(minutes=1)
     assert 4 <= len(hook.received) <= 12
-    assert len(told(place)) == len(hook.received)
+    assert [event["data"]["tries"] for event in told(place)] == list(range(1, len(hook.ids) + 1))
+
+
+class Picky(Webhook):
+    """Takes everything but digests."""
+
+    def answer_to(self, request: Received) -> Answer | Fault:
+        super().answer_to(request)
+        return Answer(413) if request.json["type"] == "notice.digest" else Answer()
+
+
+def test_a_digest_that_alone_is_refused_is_not_sent_each_minute(place: Place) -> None:
+    """Nor does it hold up the others, which the destination takes. Once it is taken, there is no
+    file any more."""
+    with webhook(kind=Picky) as picky:
+        at = f"{place.now():%H:%M} UTC"
+        define(place, ops=Destination("ops", picky.url, digest=at))
+        passes(place, 16)
+        tries = tries_of_digests(place)
+    assert tries == list(range(1, len(tries) + 1))
+    assert 4 <= len(tries) <= 10
+    assert place.types()["notice.sent"] >= 12, "the latest may be left"
+    with webhook() as other:
+        define(place, ops=Destination("ops", other.url, digest=at))
+        place.ahead += timedelta(minutes=20)
+        for _ in range(3):
+            execute(place)
+        assert "notice.digest" in [request.json["type"] for request in other.received]
+    assert tries_of_digests(place) == [*tries, len(tries) + 1]
+    assert not (place.var / "notices.json").exists()
+
+
+def tries_of_digests(place: Place) -> list[int]:
+    datas = [event["data"] for event in told(place)]
+    return [data["tries"] for data in datas if data["kind"] == "digest"]
+
+
+def test_tries_of_a_digest_count_on_though_the_settings_were_changed(
+    place: Place, hook: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is tried at once then. A file of a former version, which has no tries, counts too, and one
+    with tries that there can't have been counts as none."""
+    define(place, ops=Destination("ops", hook.url, digest=f"{place.now():%H:%M} UTC"))
+    hook.always = Answer(503, {"Retry-After": "7200"})
+    execute(place)
+    settings = tmp_path / ".env"
+    settings.write_text("")
+    monkeypatch.setattr("promptyoself.service.notices.pauses.settings_path", lambda: settings)
+    execute(place)
+    assert [event["data"]["tries"] for event in told(place)] == [1, 2]
+    file = place.var / "notices.json"
+    content = orjson.loads(file.read_bytes())
+    tried = content.pop("digests")
+    file.write_bytes(orjson.dumps(content))
+    execute(place)
+    assert len(hook.received) == 2
+    tried["ops"]["tries"] = 1e30
+    file.write_bytes(orjson.dumps({**content, "digests": tried}))
+    execute(place)
+    assert [event["data"]["tries"] for event in told(place)] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(

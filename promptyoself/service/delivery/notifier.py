@@ -45,7 +45,7 @@ from promptyoself.service.delivery.job_pool import JobError, JobPool
 from promptyoself.service.notices.definitions import Definitions
 from promptyoself.service.notices.handover import HandedOver, Taken, hand_over
 from promptyoself.service.notices.notice import Notice
-from promptyoself.service.notices.pauses import Pause, read_pauses, write_pauses
+from promptyoself.service.notices.pauses import Pause, Remains
 from promptyoself.state.schedules import OwedNotice, State
 from promptyoself.store.store import Store
 
@@ -116,7 +116,7 @@ class Notifier:
         # Failures since a destination was defined otherwise, which count, by destination.
         self._refused_since: dict[str, set[str]] = {}
         self._seen: tuple[State | None, Mapping[str, Destination]] = (None, {})
-        self._pauses: dict[str, Pause] | None = None  # that the pass before has left
+        self._remains = Remains(None if lasts else store)
         self.next_wake: datetime | None = None
         """When the next call of :meth:`tick` has something to do, as far as the clock decides."""
 
@@ -138,7 +138,7 @@ class Notifier:
     def has_work(self, state: State, now: datetime) -> bool:
         """Whether something is to be sent now."""
         due = self._due(state, self.destinations, now)
-        return any(not is_held(self._pause_of(sending.owed.to)[1], now) for sending in due)
+        return any(not is_held(self._remains.pause_of(sending.owed.to)[1], now) for sending in due)
 
     def tick(self, now: datetime, stamp: object = None) -> list[dict[str, Any]]:
         """Record what was sent, and begin to send what is due, without waiting. Returns a line for
@@ -191,7 +191,7 @@ class Notifier:
         for way in self._ways.values():
             way.pool.close()
         if self._ways and not self._lasts:
-            self._leave_pauses()
+            self._leave()
         self._role.give_back()
 
     # What is to be sent.
@@ -229,7 +229,7 @@ class Notifier:
                 until = format_utc(due[1])
                 name = notice_id(to, "digest", "", until)
                 owed = OwedNotice(name, to, "digest", "", "", None, "", until)
-                yield _Sending(self._with_tries(owed), due[0])
+                yield _Sending(self._with_tries(self._remains.with_tries(owed)), due[0])
 
     def _digest_times(
         self, destinations: Mapping[str, Destination]
@@ -244,8 +244,12 @@ class Notifier:
     ) -> Iterator[tuple[_Sending, datetime | None]]:
         """What isn't being sent and could be, with the time before which it isn't sent again."""
         blocked = {(sending.owed.to, sending.owed.id) for sending in self._sending.values()}
-        candidates = (_Sending(owed) for owed in heads(self._known(state)))
-        for sending in (*self._digests(state, destinations, now), *candidates):
+        candidates = [
+            *self._digests(state, destinations, now),
+            *(_Sending(owed) for owed in heads(self._known(state))),
+        ]
+        # One that is refused again and again holds no other up, and neither does a digest.
+        for sending in sorted(candidates, key=lambda sending: sending.owed.tries):
             owed = sending.owed
             if (owed.to, owed.id) in blocked:
                 continue
@@ -298,27 +302,17 @@ class Notifier:
     def _way_to(self, to: str, state: State) -> _Way:
         way = self._ways.get(to)
         if way is None:
-            failures, until = self._pause_of(to)
+            failures, until = self._remains.pause_of(to)
             refused = any(owed.tries for owed in state.notices.values() if owed.to == to)
             way = self._ways[to] = _Way(JobPool(self._pool), failures or int(refused), until)
         return way
 
-    def _pause_of(self, to: str) -> tuple[int, datetime | None]:
-        """How often in a row a destination took nothing, and until when it is let alone, as the
-        pass before has left it."""
-        if self._pauses is None:
-            self._pauses = {} if self._lasts else read_pauses(self._store)
-        return self._pauses.get(to) or (0, None)
-
-    def _leave_pauses(self) -> None:
+    def _leave(self) -> None:
         """Tell the next pass which destinations took nothing, and how long to let them alone."""
-        pauses = {**(self._pauses or {})}
         for to, way in self._ways.items():
-            pauses.pop(to, None)
-            if way.held_until is not None:
-                pauses[to] = Pause(way.failures, way.held_until)
-        if pauses != self._pauses:
-            write_pauses(self._store, pauses)
+            until = way.held_until
+            self._remains.note_pause(to, None if until is None else Pause(way.failures, until))
+        self._remains.leave()
 
     def _zone_of(self, destination: Destination) -> str:
         read = digest_time(destination.digest or "")
@@ -388,6 +382,7 @@ class Notifier:
             del self._sending[sending.owed.notice]
             self._tries.pop(sending.owed.notice, None)
         for owed, record in news:
+            self._remains.note_record(record)
             refused = self._refused_since.get(owed.to, set())
             refused.discard(owed.notice)
             if isinstance(record, NoticeFailed) and record.retry_at is not None:
