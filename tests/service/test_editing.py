@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from calling import Answer, add, call, events_of, log_of
+from calling import AGENT, Answer, add, call, events_of, log_of
 from hypothesis import given
 from hypothesis import strategies as st
 from world import World
 
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.doors.agent_names import remember_names
 from promptyoself.doors.session import Session
 from promptyoself.doors.terminal import editor
 from promptyoself.service.files.edited import (
@@ -29,6 +30,9 @@ from promptyoself.service.schedules.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+BO = "agent-00000000-0000-4000-8000-000000000002"
 
 
 @pytest.fixture
@@ -78,6 +82,21 @@ def test_keys_are_added_and_taken_out(edit: Any) -> None:
     assert shown(id_)["schedule_type"] == "cron"
     edit(id_, "s/^cron = .*/when = 'every weekday at 9'/").success()
     assert shown(id_)["schedule_value"] != "0 9 * * *"
+
+
+def test_agents_go_by_their_names_as_at_the_command_line(edit: Any, var: Path) -> None:
+    """The name that Letta has told stands for the id, and the name of the agent that has the
+    schedule changes nothing. A person is warned of what is neither."""
+    remember_names(var, {AGENT: "Ada", BO: "Bo"})
+    id_ = add()
+    named = "s/^agent_id = .*/agent_id = 'Ada'/"
+    assert edit(id_, named).success()["modified"] == []
+    edit(
+        id_, "s/^agent_id = .*/agent_id = 'Bo'/; s/^# on_failure = .*/on_failure = 'Ada'/"
+    ).success()
+    assert (shown(id_)["agent_id"], shown(id_)["on_failure"]) == (BO, AGENT)
+    said = edit(id_, "s/^agent_id = .*/agent_id = 'Boo'/", "--yes", "--format", "table")
+    assert "'Boo' doesn't look like an agent's id" in " ".join(said.out.decode().split())
 
 
 def test_nothing_is_changed_if_the_text_is_not(edit: Any, var: Path, tmp_path: Path) -> None:
@@ -213,6 +232,21 @@ def test_at_a_terminal_it_asks_and_offers_a_wrong_edit_again(
     assert b'"modified":[]' in refused.out
     assert shown(id_)["schedule_value"] == "2h"
     assert len(drafts(tmp_path)) == 1
+
+
+def test_what_it_warns_of_comes_before_the_question(
+    var: Path, monkeypatch: pytest.MonkeyPatch, edit: Any
+) -> None:
+    """A mistyped agent is seen before the change is made, and isn't told twice."""
+    monkeypatch.setattr(Session, "at_terminal", True)
+    id_ = add()
+    edit(id_, "")
+    monkeypatch.setenv("EDITOR", "sed -i -E s/^agent_id.*/agent_id=\\'Boo\\'/")
+    refused = call("edit", "--id", id_, "--format", "table", stdin=b"n\n")
+    asked = refused.err.index("warning: 'Boo' doesn't look like")
+    assert asked > refused.err.index("+agent_id")
+    assert b"Boo" not in refused.out
+    assert shown(id_)["agent_id"] == AGENT
 
 
 PROMPTS = st.text(min_size=1, max_size=40).filter(str.strip).filter(lambda text: "\0" not in text)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.visible import visible
 from promptyoself.doors.command import command
 from promptyoself.doors.options import (
     Choice,
@@ -238,6 +239,7 @@ def _edited(
     session: Session, original: Original, path: Path, opens: list[str], *, yes: bool
 ) -> Document:
     """Let a person edit until the text is in order or given up, and change the schedule."""
+    from promptyoself.doors.commands.schedules import ids_for_names
     from promptyoself.doors.terminal import editor
     from promptyoself.service.files.edited import (
         apply_edit,
@@ -248,10 +250,12 @@ def _edited(
     )
     from promptyoself.service.schedules.request import Request
 
+    warned = len(session.warnings)
     while True:
         saved = editor.edit(opens, path)
+        del session.warnings[warned:]  # of what was saved before
         try:
-            request = asked_by(original.text, saved)
+            request = ids_for_names(session)(asked_by(original.text, saved))
             if request == Request():
                 message = "Nothing differs; nothing was changed."
                 return {"id": original.id, "modified": [], "message": message}
@@ -270,6 +274,9 @@ def _edited(
             coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
             after = without_complaint(saved)
             click.echo(editor.differences(original.text, after, coloured=coloured), err=True)
+            for warning in session.warnings[warned:]:
+                click.echo(f"warning: {visible(warning, one_line=True)}", err=True)
+            del session.warnings[warned:]
         if not yes and not click.confirm("Change it?", default=True, err=True):
             message = f"Nothing was changed. Your text is kept in {path}."
             return {"id": original.id, "modified": [], "file": str(path), "message": message}

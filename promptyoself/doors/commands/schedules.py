@@ -165,15 +165,7 @@ def _register_all(session: Session, source: str, *, dry_run: bool) -> Document:
         content = file.read(MAX_BYTES + 1)
     now = session.now()
 
-    @cache  # a file names few agents, many times
-    def ids_of(agent_id: str | None, on_failure: str | None) -> dict[str, str | None]:
-        named = {"agent_id": agent_id, "on_failure": on_failure}
-        _put_ids_for_names(session, named)
-        return named
-
-    def understood(request: Request) -> Request:
-        with_ids: Request = request._replace(**ids_of(request.agent_id, request.on_failure))
-        return with_ids
+    understood = ids_for_names(session)
 
     def registered(store: Store) -> Document:
         answer = register_all(
@@ -250,6 +242,23 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
         )
     store = session.reading()
     return {"fires": next_fires(store, session.schedule_id(id_, store), count)}
+
+
+def ids_for_names(session: Session) -> Callable[[Request], Request]:
+    """What makes a request of somebody's text: it puts ids in the place of names of agents, and
+    warns a person as `register` does."""
+
+    @cache  # a file names few agents, many times
+    def ids_of(agent_id: str | None, on_failure: str | None) -> dict[str, str | None]:
+        named = {"agent_id": agent_id, "on_failure": on_failure}
+        _put_ids_for_names(session, named)
+        return named
+
+    def with_ids(request: Request) -> Request:
+        changed: Request = request._replace(**ids_of(request.agent_id, request.on_failure))
+        return changed
+
+    return with_ids
 
 
 def _put_ids_for_names(session: Session, options: dict[str, Any]) -> None:
