@@ -150,6 +150,7 @@ SEE_EVERYTHING = {
     "service.audit.diff": "a schedule may have been another agent's before",
     "service.audit.report": "whether a slot was claimed twice, only all events together say",
     "service.metrics.collect": "counts are everybody's",
+    "service.schedules.replies.listing": "an answer is that of the agent that was prompted",
     "service.schedules.times.clock_rollback": "a schedule's slots as another agent's count",
     "service.schedules.register": "which id is free",
     "service.schedules.resumption": "a schedule may have been another agent's before",

@@ -15,7 +15,11 @@ from calling import AGENT, add, call, log_of
 from damage import store_in
 
 from promptyoself.doors import waiting
+from promptyoself.doors.command import call_command
+from promptyoself.doors.commands.log import replies_command
+from promptyoself.doors.session import Caller
 from promptyoself.rules.notices.replies import Answer, NoAnswer
+from promptyoself.service.delivery.loop import StopFlag
 from promptyoself.store.chain import Chain
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 TEXT = "I have planned the day.\nThree things matter: rest, bread and Danish.\n"
 OTHER = "agent-00000000-0000-4000-8000-000000000002"
+AS_TOOL = Caller("mcp", StopFlag())
 SILENT = NoAnswer("no_answer", "The agent's turn ended without an answer.", ("web_search",))
 
 
@@ -166,6 +171,86 @@ def test_a_pinned_caller_sees_its_own_alone(
     assert call("show", "--id", mine).success()["schedule"]["last_reply"]["text"] == "secret"
     monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", OTHER)
     call("replies", "--id", mine).error("forbidden_agent")
+
+
+def test_an_answer_is_that_of_the_agent_that_was_prompted(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it came after its schedule had become another agent's, and whether all of the log
+    is read or its end."""
+    id_ = add("--every", "1h", agent=OTHER)
+    answered(var, clock, None)
+    call("modify", "--id", id_, "--agent-id", AGENT).success()
+    answer_all(store_in(var / "schedules"), clock.now, Answer("secret"))
+    for since in ([], ["--since", "2026-11-20"]):
+        for agent, number in ((OTHER, 1), (AGENT, 0)):
+            assert call("replies", "--agent-id", agent, *since).success()["count"] == number
+        for agent, number in ((OTHER, 1), (AGENT, 0)):
+            with monkeypatch.context() as pinned:
+                pinned.setenv("PROMPTYOSELF_ONLY_AGENT", agent)
+                assert call("replies", *since).success()["count"] == number
+
+
+def in_four_months(var: Path, clock: Clock) -> str:
+    """Let there be answers to two schedules' prompts, two and one in each of four months. Returns
+    the id of the first."""
+    id_ = add("--every", "1h", "--grace", "59m")
+    add("--every", "2h", "--grace", "59m", agent=OTHER)
+    for month in range(4):
+        for number in range(2):
+            answered(var, clock, Answer(f"{month}.{number}"))
+        clock.advance(days=31)
+    return id_
+
+
+def test_the_newest_answers_are_those_of_the_whole_log(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Months are read from the newest one back, until there are enough answers. What is answered is
+    the same as if all of them had been read, with the number of all where it is told."""
+    id_ = in_four_months(var, clock)
+    everything = call("replies").success()["replies"]
+    assert len(everything) > 10
+    read: list[str] = []
+    tail = Chain.tail
+    monkeypatch.setattr(
+        Chain, "tail", lambda chain, month: read.append(month) or tail(chain, month)
+    )
+    monkeypatch.setattr(Chain, "events", None)
+    for limit in (1, 2, 3, 4, len(everything), 100):
+        answer = call("replies", "--limit", str(limit)).success()
+        assert answer["replies"] == everything[-limit:]
+        assert "total" not in answer
+        lines = call("replies", "--ndjson", "--limit", str(limit)).out.splitlines()
+        assert [orjson.loads(line) for line in lines] == everything[-limit:]
+        told = orjson.loads(call_command(replies_command, ["--limit", str(limit)], AS_TOOL))
+        assert told["replies"] == everything[-limit:]
+        assert told.get("total", limit) == max(len(everything), limit)
+    own = [reply for reply in everything if reply["id"] == id_]
+    assert call("replies", "--id", id_, "--limit", "3").success()["replies"] == own[-3:]
+    read.clear()
+    call("replies", "--limit", "1").success()
+    shown = call("replies", "--format", "table", "--limit", "1")
+    assert read == ["2027-02"] * 2
+    assert f"{len(everything) - 1} earlier answers" in shown.out.decode()
+
+
+def test_damage_is_told_where_it_is_read(var: Path, clock: Clock) -> None:
+    """The newest answers are had though an old month is damaged. Where the newest month is gone,
+    those that are left are told, as without a limit."""
+    in_four_months(var, clock)
+    everything = call("replies").success()["replies"]
+    oldest, *_, newest = sorted((var / "schedules").glob("*.gz"))
+    content = oldest.read_bytes()
+    oldest.write_bytes(content[:-20] + bytes(20))
+    assert call("replies", "--limit", "3").success()["replies"] == everything[-3:]
+    call("replies", "--limit", "100").error("corrupt_chain")
+    oldest.write_bytes(content)
+    newest.unlink()
+    left = call("replies")
+    limited = call("replies", "--limit", "2")
+    assert limited.success()["replies"] == left.success()["replies"][-2:] == everything[-5:-3]
+    assert limited.err == left.err
 
 
 def test_show_has_the_last_answer(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,7 @@ def replies_command(
         filters_of_replies,
         follow,
         replies,
+        total_of_all,
     )
 
     store = session.reading(agent_id=options["agent_id"])
@@ -157,16 +158,18 @@ def replies_command(
         batches = partial(follow, store, filters, limit=limit)
         _print_batches(session, store, batches, _REPLIES, ndjson=ndjson)
         return None
-    found = replies(store, filters)
     if ndjson:
-        _print_lines(found if limit is None else iter(deque(found, limit)), _REPLIES)
+        _print_lines(replies(store, filters, limit), _REPLIES)
         return None
-    if session.caller.via in PROGRAM_DOORS:
-        answer = _newest(found, min(limit or _FIRST, _MOST), _REPLIES)
-    elif session.for_people:
-        answer = _newest(found, limit or _FIRST_FOR_PEOPLE, _REPLIES)
+    if session.caller.via in PROGRAM_DOORS or session.for_people:
+        most = limit or _FIRST_FOR_PEOPLE
+        if session.caller.via in PROGRAM_DOORS:
+            most = min(limit or _FIRST, _MOST)
+        total = total_of_all(store, filters)
+        found = replies(store, filters, None if total is None else most)
+        answer = _newest(found, most, _REPLIES, total or 0)
     else:
-        listed = list(found) if limit is None else [*deque(found, limit)]
+        listed = list(replies(store, filters, limit))
         answer = {"replies": listed, "count": len(listed)}
     waiting = awaited(store, filters)
     if session.for_people and not answer["replies"] and not waiting:
@@ -228,8 +231,9 @@ _MOST_BYTES = MAX_ANSWER_BYTES // 2
 """The most bytes of the items in an answer, as lines. The answer is longer than they are."""
 
 
-def _newest(items: Iterator[Any], limit: int, kind: _Items) -> Document:
-    """The newest items, as many as an answer may have, and the number of all if that is more."""
+def _newest(items: Iterator[Any], limit: int, kind: _Items, known: int = 0) -> Document:
+    """The newest items, as many as an answer may have, and the number of all if that is more.
+    ``known`` is how many there are at least, where ``items`` needn't be all of them."""
     newest: deque[tuple[Any, int]] = deque()
     total = size = 0
     for item in items:
@@ -238,6 +242,7 @@ def _newest(items: Iterator[Any], limit: int, kind: _Items) -> Document:
         size += newest[-1][1]
         while len(newest) > limit or (size > _MOST_BYTES and len(newest) > 1):
             size -= newest.popleft()[1]
+    total = max(total, known)
     answer: Document = {
         kind.key: [kind.document(item) for item, _ in newest],
         "count": len(newest),

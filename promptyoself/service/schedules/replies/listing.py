@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, cast
 
-from promptyoself.core.errors import impossible_event
-from promptyoself.ledger import Envelope
+from promptyoself.core.errors import ChainError, impossible_event
+from promptyoself.events.draft import FOR
+from promptyoself.ledger import Envelope, HeadMoved
 from promptyoself.service.schedules.history import Filters, filters_of
 from promptyoself.service.schedules.new_events import follow as follow_events
 from promptyoself.service.schedules.replies import answers
@@ -47,15 +50,37 @@ def filters_of_replies(
     return filters._replace(types=ANSWER_TYPES)
 
 
-def replies(store: Store, filters: Filters) -> Iterator[answers.ReplyView]:
+def replies(
+    store: Store, filters: Filters, newest: int | None = None
+) -> Iterator[answers.ReplyView]:
     """The answers that were recorded, oldest first, and those that won't come. With an earliest
-    instant, only the months from then on are read.
+    instant, only the months from then on are read. An answer is that of the agent that was
+    prompted, also if the schedule was another agent's when it came.
+
+    With ``newest``, only that number of the latest is yielded, and no months before theirs are
+    read.
 
     Raises:
         ChainError: the log is damaged; the answers before the damage have been yielded.
     """
-    events = store.tail(filters.first[:7]).read() if filters.first else store.events()
-    return _views(store.read().state, _until(filters, events))
+    state, log = store.read().state, store.unpinned  # the filters name whom the caller is pinned to
+    if newest is None or filters.first:
+        events = log.tail(filters.first[:7]).read() if filters.first else log.events()
+        matching = _until(filters, events)
+        return _views(state, matching if newest is None else iter(deque(matching, newest)))
+    try:
+        return _views(state, _newest(log, filters, newest))
+    except (ChainError, HeadMoved):  # reading from the start tells what is damaged, or isn't
+        return _views(state, iter(deque(_until(filters, log.events()), newest)))
+
+
+def total_of_all(store: Store, filters: Filters) -> int | None:
+    """How many answers there are that the filters match, where that is known without reading the
+    log: of all of them."""
+    if (filters.id_, filters.agent_id, filters.first, filters.last) != (None, None, "", "~"):
+        return None
+    counts = store.read().state.counts
+    return sum(counts.get(type_, 0) for type_ in ANSWER_TYPES)
 
 
 def awaited(store: Store, filters: Filters) -> list[answers.AwaitedView]:
@@ -99,8 +124,29 @@ def _until(
     for owner, event in events:
         if event.ts > filters.last:
             return  # for ts never runs backwards
-        if filters.match(owner, event):
-            yield owner, event
+        prompted = event.actor.get(FOR) or owner
+        if filters.match(prompted, event):
+            yield prompted, event
+
+
+def _newest(log: Store, filters: Filters, count: int) -> Iterator[tuple[Any, Envelope]]:
+    """The latest events that match, oldest first. Months are read from the last one back, until
+    there are enough.
+
+    Raises:
+        ChainError, HeadMoved: the log is damaged, or has changed meanwhile.
+    """
+    matching: list[tuple[Any, Envelope]] = []
+    months = log.months()
+    if not months:
+        return _until(filters, log.events())
+    for month in reversed(months):
+        end = f"{month}~"  # sorts after each instant of that month
+        in_month = takewhile(lambda owned: owned[1].ts < end, log.tail(month).read())  # noqa: B023
+        matching[:0] = deque(_until(filters, in_month), count - len(matching))
+        if len(matching) == count:
+            break
+    return iter(matching)
 
 
 def _views(
