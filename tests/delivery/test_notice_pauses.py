@@ -179,3 +179,17 @@ def test_a_pause_of_a_clock_that_was_ahead_is_over(place: Place, hook: Webhook) 
     place.ahead = timedelta(0)
     passes(place, 1)
     assert len(hook.received) >= 2
+
+
+def test_the_first_digest_is_sent_again_though_it_is_late_by_then(
+    place: Place, hook: Webhook
+) -> None:
+    """Only one that nobody has tried comes at most an hour late."""
+    define(place, ops=Destination("ops", hook.url, digest=f"{place.now():%H:%M} UTC"))
+    hook.plan(Answer(503))
+    execute(place)
+    place.ahead += timedelta(hours=3)
+    execute(place)
+    assert tries_of_digests(place) == [1, 2]
+    assert len(set(hook.ids)) == 1
+    assert told(place)[-1]["type"] == "notice.sent"

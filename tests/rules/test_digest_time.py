@@ -84,3 +84,11 @@ def test_a_time_that_clocks_jump_over_comes_after_the_jump() -> None:
     assert due == (utc("2026-03-28T01:30"), utc("2026-03-29T01:00"))
     due = due_digest(time(2, 30), BERLIN, utc("2026-10-24T00:30"), utc("2026-10-25T00:30"))
     assert due == (utc("2026-10-24T00:30"), utc("2026-10-25T00:30"))
+
+
+def test_a_first_digest_that_was_tried_may_come_late() -> None:
+    now = utc("2026-06-02T10:00")
+    assert due_digest(EIGHT, BERLIN, None, now) is None
+    due = utc("2026-06-01T06:00"), utc("2026-06-02T06:00")
+    assert due_digest(EIGHT, BERLIN, None, now, late_first=True) == due
+    assert due_digest(EIGHT, BERLIN, due[1], now, late_first=True) is None

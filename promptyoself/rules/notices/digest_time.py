@@ -17,10 +17,16 @@ _AHEAD = DAY
 
 
 def due_digest(
-    at: time, zone: tzinfo, last_until: datetime | None, now: datetime
+    at: time,
+    zone: tzinfo,
+    last_until: datetime | None,
+    now: datetime,
+    *,
+    late_first: bool = False,
 ) -> tuple[datetime, datetime] | None:
     """The time that a digest is to tell of, without its beginning and with its end; ``None`` where
-    none is due. ``last_until`` is the end of the time that the digest before told of.
+    none is due. ``last_until`` is the end of the time that the digest before told of. With
+    ``late_first`` the first digest may come at any time: it was tried when it was due.
 
     However many were missed, there is one that tells of the whole time. If the one before was sent
     by a clock that was ahead, nobody knows what it left out, so the next tells of a day.
@@ -29,7 +35,7 @@ def due_digest(
     if last_until is not None and is_of_clock_ahead(last_until, now):
         return before, latest
     if last_until is None:
-        return (before, latest) if now - latest <= _LATEST_FIRST else None
+        return (before, latest) if late_first or now - latest <= _LATEST_FIRST else None
     return (last_until, latest) if last_until < latest else None
 
 

@@ -223,8 +223,9 @@ class Notifier:
     ) -> Iterator[_Sending]:
         """The digests that are due."""
         for to, (at, zone) in self._digest_times(destinations):
-            last = state.digests.get(to)
-            due = due_digest(at, zone_named(zone), None if last is None else parse_utc(last), now)
+            last = parse_utc(state.digests[to]) if to in state.digests else None
+            was_tried = self._remains.has_tried_digest(to)
+            due = due_digest(at, zone_named(zone), last, now, late_first=was_tried)
             if due is not None:
                 until = format_utc(due[1])
                 name = notice_id(to, "digest", "", until)

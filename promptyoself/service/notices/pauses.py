@@ -47,7 +47,7 @@ class TriedDigest(NamedTuple):
 
 
 class Remains:
-    """What the pass before has left, and what this one leaves to the next."""
+    """What the pass before has left, and what this one knows and leaves to the next."""
 
     def __init__(self, store: Store | None) -> None:
         """Without a store, nothing was left, and nothing is: that is so in a process that lasts."""
@@ -68,6 +68,10 @@ class Remains:
         if tried is None or tried.notice != digest.notice:
             return digest
         return digest._replace(tries=tried.tries, retry_at=tried.retry_at)
+
+    def has_tried_digest(self, to: str) -> bool:
+        """Whether the latest digest for a destination was tried, and not taken."""
+        return (self._digests if to in self._digests else self._read().digests).get(to) is not None
 
     def note_pause(self, to: str, pause: Pause | None) -> None:
         """Leave a pause of a destination, or none."""
