@@ -16,7 +16,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from lettas import PROMPT, about, ended, failure, fresh, since
+from lettas import PROMPT, about, failure, fresh, since
+from target_contract import ended
 
 from promptyoself.core.diagnostics import excerpt, register_secrets
 from promptyoself.core.errors import PromptyoselfError

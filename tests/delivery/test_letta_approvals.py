@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from lettas import Letta, ended, failure, fresh, since
+from lettas import Letta, failure, fresh, since
+from target_contract import ended
 
 from promptyoself.targets.api import Message, Reply
 from promptyoself.targets.letta import LettaClient, replies
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture
 def deliverer(any_letta: Letta) -> Iterator[LettaClient]:
-    deliverer = LettaClient(any_letta.url, call_timeout=20)
+    deliverer = LettaClient(any_letta.url, call_timeout=60)
     yield deliverer
     deliverer.close()
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from lettas import Letta, RealLetta, about, ended, failure, fresh, since
+from lettas import Letta, RealLetta, about, failure, fresh, since
+from target_contract import ended
 
 from promptyoself.targets.api import HISTORY_GAP, Message
 from promptyoself.targets.letta import LettaClient, calls, client
@@ -15,7 +16,7 @@ from promptyoself.targets.letta import LettaClient, calls, client
 
 @pytest.fixture
 def deliverer(any_letta: Letta) -> Iterator[LettaClient]:
-    deliverer = LettaClient(any_letta.url, call_timeout=20)
+    deliverer = LettaClient(any_letta.url, call_timeout=60)
     yield deliverer
     deliverer.close()
 

