@@ -1,7 +1,9 @@
-"""Prompts that are all due at once, against agents that are never kept waiting.
+"""Prompts that are all due at once, against agents that are never kept waiting, and against
+letta-client alone.
 
 The floor isn't measured but computed: each agent takes ``LATENCY`` seconds for a prompt, and has
-one at a time. As many agents are at work as there are seats. That is all that must take time.
+one at a time. As many agents are at work as there are seats. That is all that must take time. The
+peer is measured in turns with ours: it tells how far a processor keeps letta-client from the floor.
 """
 
 from __future__ import annotations
@@ -32,10 +34,13 @@ def run(pairs: int = ROUNDS, prompts: int = PROMPTS, agents: int = AGENTS) -> It
     rounds = min(pairs, ROUNDS)
     # Until `execute` has ended; the same with answers; and then until the last prompt was there.
     taken: dict[tuple[int, str], list[float]] = {}
+    against: dict[int, list[tuple[float, float]]] = {}  # ours and letta-client's, in milliseconds
     for _ in range(rounds):
         for seats in BARS:
             plain = deliver(prompts, agents, seats)
+            alone = deliver_by_letta_client(prompts, agents, seats)
             answered = deliver(prompts, agents, seats, "excerpt")
+            against.setdefault(seats, []).append((plain["seconds"] * 1000, alone * 1000))
             for what, seconds in (
                 ("", plain["seconds"]),
                 (", answers kept: the prompts", answered["due to delivered"][-1]),
@@ -49,6 +54,12 @@ def run(pairs: int = ROUNDS, prompts: int = PROMPTS, agents: int = AGENTS) -> It
             f"computed: {LATENCY * 1000:g} ms of each agent's time for a prompt, and nothing else",
             [(seconds * 1000, ideal * 1000) for seconds in times],
             None if what.endswith("answers") else BARS[seats],
+        )
+    for seats, times_of_both in against.items():
+        yield summed_up(
+            f"`execute`, {prompts} prompts due to {agents} agents, `--concurrency {seats}`",
+            f"letta-client alone, {seats} threads that send, and ask for their runs every 50 ms",
+            times_of_both,
         )
 
 
@@ -74,6 +85,23 @@ def deliver(prompts: int, agents: int, seats: int, keep: str = "none") -> dict[s
     assert answer["delivered"] == prompts, answer
     assert answer["replied"] == (0 if keep == "none" else prompts), answer
     return answer
+
+
+def deliver_by_letta_client(prompts: int, agents: int, seats: int) -> float:
+    """Seconds that letta-client alone takes for as many prompts, from a server of the same kind."""
+    with tempfile.TemporaryDirectory(prefix="promptyoself-bench-") as scratch:
+        environ = environment(Path(scratch) / "var")
+        with sandbox(agents, environ) as url:
+            done = subprocess.run(
+                [*python(), str(FLOORS / "peer_letta_client.py"), str(prompts), str(seats)],
+                env={**environ, "LETTA_BASE_URL": url, "LETTA_API_KEY": "unused"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer["delivered"] == prompts, answer
+    return float(answer["seconds"])
 
 
 @contextmanager
