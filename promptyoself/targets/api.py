@@ -90,7 +90,7 @@ class RunFailure(NamedTuple):
 class Found:
     """A message in an agent's history."""
 
-    message_id: str  # or that of the summary which stands for it
+    message_id: str  # or that of the summary which stands for it, or of its lost conversation
     run_id: str | None
     date: datetime | None  # by the target's clock, on Letta in whole seconds
     conversation_id: str | None = None  # of the conversation that was made for the message
@@ -217,8 +217,8 @@ class Target(Protocol):
         Raises:
             DeliveryError: ``agent_not_found`` or ``conversation_not_found`` of any kind if it is
                 gone, and the history with it; ``permanent`` with :data:`HISTORY_GAP` if the message
-                isn't there, and the part of the history where it would be was summed up, so that
-                nothing follows from that.
+                isn't there, and the part of the history where it would be was summed up or lost, so
+                that nothing follows from that.
         """
 
     def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:
@@ -261,8 +261,8 @@ class Targets(Protocol):
 
 
 HISTORY_GAP = "history_compacted"
-"""The code that says that a message isn't in the history, and may have been in what was summed up.
-"""
+"""The code that says that a message isn't in the history, and may have been in what was summed up
+or lost."""
 
 SURE_TROUBLE = frozenset(
     {

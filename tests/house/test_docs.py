@@ -245,7 +245,8 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
     "_wait_until_free": set(),  # passes on the target's own code
     "_unknown": {"agent_not_found", "conversation_not_found", "run_not_found"},
     "_gone": {"history_compacted"},
-    "_find": {"history_compacted"},
+    "summed_up": {"history_compacted"},
+    "conversation_lost": {"history_compacted"},
     "turn_after": {"history_compacted"},
     "find": {"history_compacted"},
     "reply": {"history_compacted"},

@@ -217,6 +217,11 @@ class LettaCode:
             if json.loads(file.read_text())["id"] == conversation_id:
                 file.write_text("")
 
+    @property
+    def torn(self) -> int:
+        """How many conversations are torn."""
+        return sum(not _is_sound(folder) for folder in self.store.glob("conversations/*"))
+
     def copies(self, otid: str) -> int:
         """How often a message with this otid is in the stored transcripts."""
         return sum(message.get("otid") == otid for message in self.stored())

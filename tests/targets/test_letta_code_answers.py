@@ -123,6 +123,26 @@ def test_where_a_summed_up_prompt_is_found(server: AppServer, target: LettaCode)
     other.close()
 
 
+def test_a_conversation_that_the_server_has_lost(server: AppServer, target: LettaCode) -> None:
+    """It was made for a prompt, and its file was torn. Whether the prompt was in it, only the
+    process knows that was told of a run; and nobody, as long as another store is served there."""
+    message = dataclasses.replace(SENT, conversation="new", text="p", tried=False)
+    target.send(message)
+    shared = dataclasses.replace(SENT, text="p", otid="otid-2")
+    lost = {"success": False, "error": "Conversation local-conv-1 not found"}
+    server.answers["conversation_messages_list"] = lost
+    refusal("permanent", HISTORY_GAP, target.find, message, SINCE)
+    refusal("retry", "conversation_not_found", target.find, shared, SINCE)
+    begun = {"status": "PROCESSING", "active_run_ids": ["run-1"]}
+    place = {"agent_id": SENT.agent_id, "conversation_id": SENT.conversation}
+    server.tell({"type": "update_loop_status", "loop_status": begun}, **place)
+    found = until(lambda: attempted(target.find, message, SINCE))
+    assert (found.answered, found.conversation_id) == (None, SENT.conversation)
+    gone = {"success": False, "error": "Agent agent-local-1 not found"}
+    server.answers["agent_retrieve"] = gone
+    refusal("retry", "agent_not_found", target.find, message, SINCE)
+
+
 def test_an_answer_that_is_too_long(
     server: AppServer, target: LettaCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

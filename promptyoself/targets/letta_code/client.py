@@ -208,7 +208,15 @@ class LettaCode:
         sent_to = self._sent_to(message)
         if sent_to is not None:  # so that not all of the agent's conversations are looked through
             is_own = message.conversation == NEW
-            found, _ = self._look(questions, message, sent_to, since, is_own=is_own)
+            try:
+                found, _ = self._look(questions, message, sent_to, since, is_own=is_own)
+            except DeliveryError as error:
+                if error.code != "conversation_not_found" or not is_own:
+                    raise
+                questions.agent(message.agent_id)  # raises where another store is served
+                if self._was_stored(message, sent_to):
+                    return Found(sent_to, None, None, sent_to)
+                raise self._failures.conversation_lost(sent_to) from None
             if found is not None:
                 return found
         made = questions.made_for(message)
@@ -220,11 +228,7 @@ class LettaCode:
                 return found
             is_gap = is_gap or gap
         if is_gap:
-            raise DeliveryError(
-                "permanent",
-                HISTORY_GAP,
-                "The message isn't in its conversation, which was summed up since it was sent.",
-            )
+            raise self._failures.summed_up()
         if not places:  # so that nothing was asked for which the agent had to exist
             questions.agent(message.agent_id)
         return None

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from promptyoself.core.addresses import web_socket
 from promptyoself.core.diagnostics import redact_secrets
-from promptyoself.core.errors import EXTRAS, PromptyoselfError
-from promptyoself.targets.api import DeliveryError, Kind, Run, RunFailure
+from promptyoself.core.errors import EXTRAS, PromptyoselfError, sentence
+from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Kind, Run, RunFailure
 
 OLDEST = (0, 32, 13)
 """The oldest version of Letta Code that this was tried with."""
@@ -182,19 +182,36 @@ class Failures:
             "connection.",
         )
 
+    def summed_up(self) -> DeliveryError:
+        """A message isn't listed, and may be in what was summed up."""
+        return DeliveryError(
+            "permanent",
+            HISTORY_GAP,
+            "The message isn't in its conversation, which was summed up since it was sent.",
+        )
+
+    def conversation_lost(self, conversation_id: str) -> DeliveryError:
+        """The server has lost a conversation that it had made, with all that was in it."""
+        return DeliveryError(
+            "permanent",
+            HISTORY_GAP,
+            f"{self._shown} has lost {conversation_id}, the conversation that was made for the "
+            "message. It can't be told any more whether it arrived.",
+        )
+
     def unknown(self, error: str, doing: str, kind: Kind = "doubt") -> DeliveryError:
         """What an answer with ``success`` false means."""
         match = re.match(r"(Agent|Conversation) (.*) not found", error)
         if match is None:
             return self.unreadable(doing, kind, error)
         thing = match[1].lower()
-        sentence = f"{self._shown} does not know {thing} {match[2][:100]}."
+        text = f"{self._shown} does not know {thing} {match[2][:100]}."
         if thing == "conversation":
-            return DeliveryError("permanent", "conversation_not_found", sentence)
+            return DeliveryError("permanent", "conversation_not_found", text)
         return DeliveryError(
             "retry",
             "agent_not_found",
-            f"{sentence} `promptyoself agents --target letta-code` lists those that it knows. It "
+            f"{text} `promptyoself agents --target letta-code` lists those that it knows. It "
             "knows one that was made later after its next start.",
             "If the agent was made since the App Server was started, start that again.",
         )
@@ -206,8 +223,8 @@ def turn_failure(run: Run) -> RunFailure:
     if "already has an active run" in error:
         return RunFailure(
             "letta_code_wedged",
-            f"{error} The App Server takes that conversation for busy until it is started again: "
-            "restart it, or send into another conversation.",
+            f"{sentence(error)} The App Server takes that conversation for busy until it is "
+            "started again: restart it, or send into another conversation.",
         )
     if re.match(r"Agent .* not found", error):
         return RunFailure("agent_not_found", error)
