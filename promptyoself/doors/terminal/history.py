@@ -140,9 +140,20 @@ def _details(event: Document, screen: Screen) -> Iterator[Text]:
         yield Text.assemble("in conversation ", plain(data["conversation_id"]))
     if data.get("to"):
         yield from _notice(event["type"], data)
+    if event["type"] == "schedule.modified":
+        yield plain(_modified(data.get("changes") or {}))
     actor = event["actor"]
     if event["type"].partition(".")[0] not in ("delivery", "notice", *_DULL):
         yield plain(f"by {actor.get('who', '')}")
+
+
+def _modified(changes: Document) -> str:
+    """The fields that somebody has changed, without what followed from that."""
+    words = {_TIMES.get(field, field.replace("_", " ")) for field in changes}
+    return ", ".join(sorted(words - {""}))
+
+
+_TIMES = {"schedule_type": "times", "schedule_value": "times", "next_run": "", "anchor": ""}
 
 
 def _answer(data: Document) -> Text:

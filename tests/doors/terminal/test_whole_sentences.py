@@ -86,6 +86,14 @@ def test_what_is_said_of_letta_codes_tasks_is_whole(var: Path) -> None:
         assert all(_words(note) in shown for note in task.get("notes", ()))
 
 
+def test_history_says_what_was_modified(var: Path) -> None:
+    """And not what followed from it: the next fire, and from when an interval counts."""
+    id_ = add("--every", "1h")
+    call("modify", "--id", id_, "--every", "2h", "--on-failure", AGENT).success()
+    line = picture("history", "--id", id_).splitlines()[-1]
+    assert "on failure, times, by " in line
+
+
 def test_tags_of_a_diff_are_words(var: Path) -> None:
     """A list of tags is shown as people write one."""
     add("--every", "1h", "--tag", "work", "--tag", "home")
