@@ -67,6 +67,12 @@ READERS: list[tuple[str, ...]] = [
     ("list", "--at", "9"),
     ("list", "--at", "2026-11-25T00:00", "--full", "--status", "all"),
     ("show", "--id", KNOWN),
+    ("show", "--id", KNOWN, "--format", "table"),
+    ("replies",),
+    ("replies", "--limit", "2"),
+    ("report", "--since", "2026-11-20T13:30"),
+    ("agenda",),
+    ("simulate", "--until", "in 2d"),
     ("next", "--id", KNOWN, "--count", "3"),
     ("history",),
     ("history", "--ndjson"),
@@ -244,6 +250,34 @@ def test_each_field_may_lie(quick_path: Path, clock: Clock) -> None:
             for command in chosen.sample(commands, 3):
                 ask(var, command)
         count("inputs fuzzed")
+
+
+@pytest.mark.parametrize(
+    ("type_", "name", "lie", "command"),
+    [
+        ("delivery.delivered", "slot", 5, "audit"),
+        ("delivery.unanswered", "slot", None, "audit"),
+        ("notice.failed", "until", [5], "audit"),
+        ("notice.sent", "until", {"x": 5}, "audit"),
+        ("delivery.replied", "tools", [5], "replies --format table"),
+        ("ledger.created", "chain", "2026-11-31T25:00:00.000000Z", "list --format table"),
+        ("schedule.registered", "grace", -(2**63), "list --all --full --format table"),
+        ("schedule.registered", "jitter", -(2**63), "list --all --full --format table"),
+        ("schedule.registered", "keep_reply", "x", "list --all --full --format table"),
+    ],
+)
+def test_lies_that_were_found_out(
+    quick_path: Path, clock: Clock, type_: str, name: str, lie: object, command: str
+) -> None:
+    """P7: the lies that once were a bug, in each event of that type."""
+    clock.now = LATER
+    events = [at for at, event in enumerate(story()) if event["type"] == type_]
+    assert events
+    for at in events:
+        spoiled = story()
+        spoiled[at]["data"][name] = lie
+        with laid_out(quick_path, segments_of(spoiled)) as var:
+            ask(var, tuple(command.split()))
 
 
 @settings(LOOSE, max_examples=rounds(40))

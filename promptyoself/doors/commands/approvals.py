@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -85,10 +84,10 @@ def _read_and_asked(session: Session, store: Store, id_: str) -> str:
 
 def _in_words(session: Session, name: str, value: object) -> str:
     """A field of a schedule as people say it."""
-    from promptyoself.doors.terminal.moments import length_of
+    from promptyoself.doors.terminal.moments import length_of_seconds
 
     if name in ("grace", "jitter"):
-        return length_of(timedelta(seconds=float(str(value)))) or str(value)
+        return length_of_seconds(float(str(value))) or str(value)
     if re.fullmatch(_INSTANT, str(value)):
         return session.moment(str(value))
     return str(value)

@@ -52,6 +52,14 @@ def _rounded(length: timedelta) -> str:
     return ""
 
 
+def length_of_seconds(seconds: float) -> str:
+    """As :func:`length_of`. A number that no calendar has is said as it is."""
+    try:
+        return length_of(timedelta(seconds=seconds))
+    except OverflowError:  # no writer of ours has put it there
+        return f"{seconds} s"
+
+
 def length_of(length: timedelta) -> str:
     """A length of time in its largest unit, or in two while there are few of the first, as in
     ``1 d 4 h``. Empty below a second."""

@@ -92,7 +92,7 @@ def _remarks(reply: Document) -> Iterator[Text]:
     if reply.get("to"):
         yield Text.assemble("goes to ", plain(reply["to"]))
     if reply.get("tools"):
-        yield Text.assemble("called ", plain(", ".join(reply["tools"])))
+        yield Text.assemble("called ", plain(", ".join(map(str, reply["tools"]))))
 
 
 def _kept(reply: Document) -> Text:

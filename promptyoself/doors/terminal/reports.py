@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from typing import Any
 
 from rich.text import Text
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.visible import visible
-from promptyoself.doors.terminal.moments import length_of
+from promptyoself.doors.terminal.moments import length_of_seconds
 from promptyoself.doors.terminal.screen import Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 
@@ -180,7 +179,7 @@ def _from_to(field: str, values: Mapping[str, Any], screen: Screen) -> Text:
 
 def _field(field: str, value: Any, screen: Screen) -> Text:
     if field in ("grace", "jitter") and isinstance(value, int):
-        return Text(length_of(timedelta(seconds=value)) or "0 s")
+        return Text(length_of_seconds(value) or "0 s")
     if isinstance(value, list):
         return plain(", ".join(str(item) for item in value))
     return Text("") if value is None else screen.sentence(str(value))

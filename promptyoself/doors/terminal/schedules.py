@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from rich.text import Text
 
@@ -11,7 +11,7 @@ from promptyoself.core.times import zone_named
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.answers import show_rest
 from promptyoself.doors.terminal.history import event_line
-from promptyoself.doors.terminal.moments import distance, length_of
+from promptyoself.doors.terminal.moments import distance, length_of_seconds
 from promptyoself.doors.terminal.quotes import show_quoted
 from promptyoself.doors.terminal.recurrences import recurrence
 from promptyoself.doors.terminal.replies import show_last_reply
@@ -225,7 +225,7 @@ def _when(schedule: Document, screen: Screen) -> Text:
     if kind in ("cron", "rrule") and not words.plain.startswith(value):
         words.append(f"  {visible(value, one_line=True)}", style="dim")
     if schedule["jitter"]:
-        words.append(f", up to {length_of(timedelta(seconds=schedule['jitter']))} later")
+        words.append(f", up to {length_of_seconds(schedule['jitter'])} later")
     return words
 
 
@@ -311,7 +311,7 @@ def _open_slots(schedule: Document, screen: Screen) -> Text:
 
 
 def _misfire(schedule: Document) -> str:
-    grace = length_of(timedelta(seconds=schedule["grace"]))
+    grace = length_of_seconds(schedule["grace"])
     return {
         "skip": f"skipped after {grace}" if grace else "skipped",
         "coalesce": f"the latest slot is delivered, up to {grace} late",

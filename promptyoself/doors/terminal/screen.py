@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from rich.console import Console, RenderableType  # noqa: TC002  # a named tuple has it
 from rich.text import Text
 
+from promptyoself.core.instants import is_instant
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.moments import distance, moment
 
@@ -103,6 +104,8 @@ class Screen(NamedTuple):
         """A sentence of ours, with its instants as people say them, each of them once."""
 
         def said(match: re.Match[str]) -> str:
+            if not is_instant(match[2]):  # somebody's word, which an error repeats
+                return match[0]
             words = moment(match[2], self.zone, self.now)
             return words if words.startswith("today") else (match[1] or "") + words
 

@@ -35,9 +35,16 @@ class NoAnswer(NamedTuple):
 def kept_of_reply(schedule: Schedule | ScheduleRegistered, most: KeepReply) -> KeptReply | None:
     """How much of an answer is to be kept; ``None`` where it isn't asked for. A schedule can ask
     for less than ``most``, and gets ``most`` where it says nothing."""
-    asked = schedule.keep_reply or most
-    keep = min(asked, most, key=KEEP_REPLY.index)
+    keep = _least(schedule.keep_reply or most, most)
     return None if keep == "none" else keep
+
+
+def _least(*amounts: KeepReply) -> KeepReply:
+    """The smallest of these. A word in the log that isn't known stands for nothing: what somebody
+    may have wanted to be left out isn't kept."""
+    if not all(amount in KEEP_REPLY for amount in amounts):
+        return "none"
+    return min(amounts, key=KEEP_REPLY.index)
 
 
 def reply_event(
@@ -51,7 +58,7 @@ def reply_event(
     if state.replies.get(slot_key(awaited.id, awaited.slot)) != awaited:
         return None
     schedule = state.schedules[awaited.id]
-    keep = min(awaited.keep, most, schedule.keep_reply or most, key=KEEP_REPLY.index)
+    keep = _least(awaited.keep, most, schedule.keep_reply or most)
     if keep == "none" and isinstance(answer, Answer):
         # Not even its hash: that of a short answer tells which it was.
         answer = NoAnswer("not_kept", "By now, nothing is kept of its answers.")

@@ -44,7 +44,11 @@ class AnswerTally:
         self._has_gap = True
 
     def add(self, event: Envelope) -> None:
-        """Take in the next event. Raises ``KeyError`` where it lacks a field."""
+        """Take in the next event.
+
+        Raises:
+            KeyError, TypeError: it lacks a field, or a time in it isn't a text.
+        """
         data, id_ = event.data, event.id
         if id_ is not None:
             changes = data.get("changes", {})
@@ -57,12 +61,13 @@ class AnswerTally:
                     self._end_notice(event)
                 return
             case "delivery.delivered" if data.get("keep_reply") and id_ is not None:
-                awaited = _Awaited(self._agents.get(id_), id_, data["slot"], None)
-                self._answers[id_, data["slot"]] = awaited
+                slot = _text(data["slot"])
+                self._answers[id_, slot] = _Awaited(self._agents.get(id_), id_, slot, None)
             case "delivery.replied" | "delivery.unanswered" if id_ is not None:
-                self._end_answer(event, (id_, data["slot"]))
+                self._end_answer(event, (id_, _text(data["slot"])))
         if str(data.get("notice", "")).startswith(NOTICE_PREFIX):
-            owed = _Awaited(self._agents.get(id_ or ""), id_, data.get("slot") or event.ts, None)
+            at = _text(data.get("slot") or event.ts)
+            owed = _Awaited(self._agents.get(id_ or ""), id_, at, None)
             self._notices.setdefault(data["notice"], owed)
 
     def answer(self) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class AnswerTally:
     def _end_notice(self, event: Envelope) -> None:
         data = event.data
         owed = self._notices.get(data["notice"])
-        at = data.get("slot") or data.get("until") or event.ts
+        at = _text(data.get("slot") or data.get("until") or event.ts)
         if owed is None and (self._has_gap or data["kind"] == "digest"):
             owed = _Awaited(self._agents.get(event.id or ""), event.id, at, None)
         if owed is None or owed.ended is not None:
@@ -126,3 +131,10 @@ class AnswerTally:
             awaited.ended or without_end for awaited in all_ if self._is_wanted(awaited)
         )
         return {name: counts[name] for name in (*ends, without_end)} if counts else {}
+
+
+def _text(value: object) -> str:
+    """What stands for an instant in an event, which is compared with others as text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no instant")
+    return value

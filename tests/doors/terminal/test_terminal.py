@@ -124,6 +124,15 @@ def test_a_person_who_names_no_schedule_is_told_how(var: Path, command: str) -> 
     assert call(command).error("missing_option", 2)["message"] == "Missing option '--id'."
 
 
+def test_an_error_repeats_a_day_that_no_calendar_has() -> None:
+    """A word of the caller's that looks like an instant, and isn't one, stays as it is."""
+    answer = call("show", "2026-11-31T25:00:00.000000Z", "--format", "table")
+    shown = answer.out.decode()
+    assert "2026-11-31T25:00:00.000000Z" in shown
+    assert "unknown_id" in shown
+    assert "Traceback" not in answer.err
+
+
 @pytest.mark.parametrize(
     "there", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}]
 )
