@@ -32,13 +32,13 @@ def read_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> da
         from promptyoself.phrases.past import EXAMPLES, read_past
         from promptyoself.phrases.words import OutsideGrammarError
 
-        def read() -> tuple[datetime, datetime]:
+        def read(words: str) -> tuple[datetime, datetime]:
             try:
-                return read_past(text, zone, now)
+                return read_past(words, zone, now)
             except OutsideGrammarError:
-                if not _is_to_come(text, zone, now):
+                if not _is_to_come(words, zone, now):
                     raise
-            raise _on_the_wrong_side(text, "future", _PAST_HINT)
+            raise _on_the_wrong_side(words, "future", _PAST_HINT)
 
         first, last = _in_words(text, error, EXAMPLES, read)
         return last if end else first
@@ -59,15 +59,15 @@ def read_time(text: str, zone: str, now: datetime) -> datetime:
             raise
         from promptyoself.phrases.instants import EXAMPLES, read_instant
 
-        def read() -> datetime:
+        def read(words: str) -> datetime:
             from promptyoself.phrases.past import read_past
             from promptyoself.phrases.words import OutsideGrammarError
 
             try:
-                return read_instant(text, zone, now)
+                return read_instant(words, zone, now)
             except OutsideGrammarError as outside:
                 try:
-                    first, last = read_past(text, zone, now)
+                    first, last = read_past(words, zone, now)
                 except OutsideGrammarError:
                     raise outside from None
                 if last >= now:  # all of today, or of this week
@@ -92,22 +92,22 @@ def read_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
 
         strict_hint = error.hint
 
-        def read() -> datetime:
+        def read(words: str) -> datetime:
             from promptyoself.phrases.past import read_past
             from promptyoself.phrases.words import OutsideGrammarError
 
             try:
-                day = read_day(text, zone, now)
+                day = read_day(words, zone, now)
                 if day is None:
-                    return read_instant(text, zone, now)
+                    return read_instant(words, zone, now)
             except OutsideGrammarError as outside:
                 try:
-                    _, last = read_past(text, zone, now)
+                    _, last = read_past(words, zone, now)
                 except OutsideGrammarError:
                     raise outside from None
                 if last >= now:
                     raise
-                raise _on_the_wrong_side(text, "past", strict_hint) from None
+                raise _on_the_wrong_side(words, "past", strict_hint) from None
             return parse_bound(day.isoformat(), zone, now, end=end)
 
         return _in_words(text, error, EXAMPLES, read)
@@ -144,7 +144,7 @@ def is_date(text: str) -> bool:
 
 
 def _in_words(
-    text: str, error: PromptyoselfError, examples: Iterable[str], read: Callable[[], T]
+    text: str, error: PromptyoselfError, examples: Iterable[str], read: Callable[[str], T]
 ) -> T:
     """What words say where the strict forms were refused with ``error``."""
     if error.code != "invalid_time":
@@ -152,7 +152,7 @@ def _in_words(
     from promptyoself.phrases.words import AmbiguousError, OutsideGrammarError, nearest
 
     try:
-        return read()
+        return read(text)
     except AmbiguousError as ambiguous:
         raise PromptyoselfError(
             "invalid_time",
@@ -165,6 +165,21 @@ def _in_words(
             raise PromptyoselfError(
                 "invalid_time", f"{shown(text)} has no time of day.", outside.hint, value=text[:200]
             ) from None
-        if near := nearest(text, examples):
+        if near := _with_at(text, read) or nearest(text, examples):
             error.hint = f"Did you mean {near!r}? {error.hint}"
         raise error from None
+
+
+def _with_at(text: str, read: Callable[[str], object]) -> str:
+    """The same words with the ``at`` before their last number that makes a time of them, as in
+    ``monday at 12``; empty where it doesn't."""
+    from promptyoself.phrases.words import AmbiguousError, OutsideGrammarError
+
+    words, count = re.subn(r"(?<=[a-z])\s+([0-9]{1,2})$", r" at \1", text.strip().lower()[:80])
+    if not count:
+        return ""
+    try:
+        read(words)
+    except (AmbiguousError, OutsideGrammarError, PromptyoselfError):
+        return ""
+    return words

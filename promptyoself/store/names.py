@@ -14,6 +14,8 @@ _BEGINNING = re.compile(r"(sch_)?([0-9a-f]{4,8})", re.ASCII).fullmatch
 _TOO_SHORT = re.compile(r"sch_[0-9a-f]{1,3}", re.ASCII).fullmatch
 _MOST_LISTED = 10
 _EXCERPT_CHARACTERS = 60
+_MOST_SIMILAR, _MOST_COMPARED, _LONGEST_COMPARED = 3, 1000, 80
+_LIKENESS = 0.8  # of two words, as difflib measures it
 
 
 def is_id(word: str) -> bool:
@@ -39,6 +41,8 @@ def id_of(state: State, word: str) -> str:
         error = unknown_id("schedule", word)
         if _TOO_SHORT(word.lower()):
             error.hint = f"The beginning of an id needs four of its digits at least. {error.hint}"
+        elif word and (similar := _similar_names(state, word)):
+            error.hint = f"Did you mean {' or '.join(map(shown, similar))}? {error.hint}"
         raise error
     if len(named) > 1:
         raise _ambiguous(word, sorted(named.values(), key=lambda schedule: schedule.id))
@@ -73,6 +77,21 @@ def _with_name(state: State, name: str) -> tuple[dict[str, Schedule], dict[str, 
     ]
     exact = _living_first(schedule for schedule in similar if schedule.name == name)
     return exact, _living_first(similar)
+
+
+def _similar_names(state: State, word: str) -> list[str]:
+    """A few names that begin with a word that isn't one, or else are spelled much like it. Where
+    there are very many names, only the first of them are compared by their spelling."""
+    living = (item for item in state.schedules.values() if item.status not in FINISHED)
+    names = sorted({schedule.name for schedule in living if schedule.name is not None})
+    beginning = word.casefold()
+    longer = [name for name in names if name.casefold().startswith(beginning)]
+    if longer:
+        return longer[:_MOST_SIMILAR]
+    from difflib import get_close_matches
+
+    compared = names[:_MOST_COMPARED]
+    return get_close_matches(word[:_LONGEST_COMPARED], compared, _MOST_SIMILAR, _LIKENESS)
 
 
 def _living_first(schedules: Iterable[Schedule]) -> dict[str, Schedule]:

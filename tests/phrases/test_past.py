@@ -192,7 +192,8 @@ def test_what_is_outside_the_grammar_is_refused(phrase: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phrase", "near"), [("las night", "last night"), ("yesteday", "yesterday")]
+    ("phrase", "near"),
+    [("las night", "last night"), ("yesteday", "yesterday"), ("Friday  17", "friday at 17")],
 )
 def test_a_typo_is_told_the_nearest_phrase(phrase: str, near: str) -> None:
     with pytest.raises(PromptyoselfError) as refusal:

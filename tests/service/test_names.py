@@ -61,7 +61,7 @@ def test_a_name_of_digits_and_an_id_that_begins_so_are_two(var: Path) -> None:
     assert call("pause", id_[:9]).success()["id"] == id_  # a name doesn't begin with sch_
 
 
-@pytest.mark.parametrize("word", ["plan", "", "sch_", "sch_1234", "dead", "abc", "a b", "sch_zzzz"])
+@pytest.mark.parametrize("word", ["plan", "", "sch_", "sch_1234", "dead", "bcd", "a b", "sch_zzzz"])
 def test_an_unknown_word_is_an_unknown_id(var: Path, word: str) -> None:
     add("--every", "1h", "--name", "abcd x")
     for command in ("show", "cancel", "next", "history", "approve", "revoke"):
@@ -138,6 +138,27 @@ def test_too_short_a_beginning_is_told(var: Path) -> None:
     for word in (id_[:7], id_[:5].upper()):
         assert "needs four of its digits" in call("show", word).error("unknown_id")["hint"]
     assert "four" not in call("show", "sch_0000").error("unknown_id")["hint"]
+
+
+@pytest.mark.parametrize(
+    ("word", "similar"),
+    [
+        ("morn", "'morning-plan' or 'morning-walk'"),
+        ("Moring-plan", "'morning-plan'"),
+        ("mornin-walk", "'morning-walk'"),
+        ("evening", None),
+        ("over", None),
+    ],
+)
+def test_names_that_are_similar_are_told(var: Path, word: str, similar: str | None) -> None:
+    """Where a word names nothing, a few names that begin so, or are spelled much like it. Those of
+    schedules that are over aren't among them."""
+    for name in ("morning-plan", "morning-walk", "overdue"):
+        add("--every", "1h", "--name", name)
+    call("cancel", "overdue").success()
+    hint = call("show", word).error("unknown_id")["hint"]
+    listed = "`promptyoself list --status all` shows the ids there are."
+    assert hint == (f"Did you mean {similar}? {listed}" if similar else listed)
 
 
 @pytest.mark.parametrize("name", ["sch_deadbeef", "sch_8b9", "SCH_8B9A", "sch_deadbeef00"])
