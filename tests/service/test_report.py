@@ -105,6 +105,11 @@ def test_each_outcome_has_a_line(night: dict[str, str]) -> None:
     assert waiting["late"]["slot"] == "2026-11-20T19:00:00.000000Z"
 
 
+def test_one_is_said_as_one(night: dict[str, str]) -> None:
+    answer = report("--since", "1h ago", "--agent-id", "agent-4")
+    assert answer["message"].endswith(" There is 1 still waiting.")
+
+
 def test_the_window_counts(night: dict[str, str], clock: Clock) -> None:
     """It goes by when an outcome was recorded. What waits is told if it was due by the end."""
     answer = report("--since", "1h ago")

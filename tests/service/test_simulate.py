@@ -258,6 +258,7 @@ def test_the_answer(three: dict[str, str]) -> None:
     alone = call("simulate", "--until", "in 3d", "--agent-id", "agent-b").success()
     assert [agent["agent_id"] for agent in alone["agents"]] == ["agent-b"]
     assert alone["fired"] == 1
+    assert alone["message"].startswith("1 delivery up to ")
 
 
 def test_deliveries_may_take_time(three: dict[str, str]) -> None:

@@ -72,7 +72,9 @@ def simulate(
     tell("slots ahead", None)
     reached = counts.at if truncated else format_utc(end)
     skipped = sum(counts.skipped.values())
-    message = f"{counts.fired} deliveries up to {reached}, {skipped} slots skipped."
+    deliveries = "1 delivery" if counts.fired == 1 else f"{counts.fired} deliveries"
+    slots = "1 slot" if skipped == 1 else f"{skipped} slots"
+    message = f"{deliveries} up to {reached}, {slots} skipped."
     if truncated:
         message += f" It was ended there, after {counts.events} events."
     return {
