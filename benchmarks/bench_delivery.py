@@ -71,37 +71,35 @@ def floor(prompts: int, agents: int, seats: int) -> float:
 def deliver(prompts: int, agents: int, seats: int, keep: str = "none") -> dict[str, Any]:
     """Have prompts delivered by a process of its own, from a server in another; and answers read,
     where ``keep`` says that they are kept."""
-    with tempfile.TemporaryDirectory(prefix="promptyoself-bench-") as scratch:
-        environ = environment(Path(scratch) / "var")
-        with sandbox(agents, environ) as url:
-            done = subprocess.run(
-                [*python(), str(FLOORS / "delivery_storm.py"), str(prompts), str(seats)],
-                env={**environ, "LETTA_BASE_URL": url, "PROMPTYOSELF_KEEP_REPLY": keep},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                check=True,
-            )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    assert answer["delivered"] == prompts, answer
+    settings = {"PROMPTYOSELF_KEEP_REPLY": keep}
+    answer = _measured("delivery_storm.py", prompts, agents, seats, settings)
     assert answer["replied"] == (0 if keep == "none" else prompts), answer
     return answer
 
 
 def deliver_by_letta_client(prompts: int, agents: int, seats: int) -> float:
     """Seconds that letta-client alone takes for as many prompts, from a server of the same kind."""
+    settings = {"LETTA_API_KEY": "unused"}
+    return float(_measured("peer_letta_client.py", prompts, agents, seats, settings)["seconds"])
+
+
+def _measured(
+    program: str, prompts: int, agents: int, seats: int, settings: dict[str, str]
+) -> dict[str, Any]:
+    """What a program of this folder prints after it has delivered all prompts to a new server."""
     with tempfile.TemporaryDirectory(prefix="promptyoself-bench-") as scratch:
         environ = environment(Path(scratch) / "var")
         with sandbox(agents, environ) as url:
             done = subprocess.run(
-                [*python(), str(FLOORS / "peer_letta_client.py"), str(prompts), str(seats)],
-                env={**environ, "LETTA_BASE_URL": url, "LETTA_API_KEY": "unused"},
+                [*python(), str(FLOORS / program), str(prompts), str(seats)],
+                env={**environ, "LETTA_BASE_URL": url, **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 check=True,
             )
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["delivered"] == prompts, answer
-    return float(answer["seconds"])
+    return answer
 
 
 @contextmanager

@@ -318,6 +318,6 @@ def _message(total: Mapping[str, int], since: str, until: str) -> str:
     ]
     if not any(total[name] for name in ("delivered", "failed", "skipped")):
         message = f"Nothing was delivered {window}, nothing failed, and nothing was skipped."
-        verb = "is" if waiting and waiting[0].startswith("1 ") else "are"
+        verb = "is" if (total["waiting"] or total["in_doubt"]) == 1 else "are"
         return message + (f" There {verb} {' and '.join(waiting)}." if waiting else "")
     return f"{', '.join([*ended, *waiting])}, {window}."
